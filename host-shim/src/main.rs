@@ -1,2 +1,5 @@
-//! placeholder
-fn main() {}
+//! `arca`: the daemon, a runner for each VM, and the command line, in one program.
+
+fn main() -> std::process::ExitCode {
+    host_shim::cli::main()
+}

@@ -1,0 +1,1 @@
+//! `docker events`: a ring of the last events and a live feed.

@@ -1,0 +1,10 @@
+//! Arca's host side: the Docker Engine API ([`api`]), all decisions ([`engine`]), durable state ([`store`]) and the
+//! command line ([`cli`]).
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod engine;
+pub mod error;
+pub mod home;
+pub mod store;
