@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# `make test`: set-up, build, then all tests of the workspace, end-to-end ones included.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+cd "$ARCA_ROOT"
+
+t0=$SECONDS
+"$ARCA_ROOT/scripts/setup.sh" test
+"$ARCA_ROOT/scripts/build.sh"
+"$ARCA_ROOT/initramfs/build.sh" --check
+"$ARCA_ROOT/scripts/hello-image.sh" "$ARCA_BUILD/hello.tar" arca/hello:latest
+export PATH=$PATH:$ARCA_TOOLS/docker-cli/usr/bin:/usr/sbin:/sbin
+say "cargo test --workspace"
+cargo test --workspace "$@"
+say "all tests passed in $((SECONDS - t0)) s"
