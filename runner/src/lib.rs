@@ -1,1 +1,21 @@
-//! placeholder
+//! The runner: one process beside each VM, and the daemon's side of it.
+//!
+//! [`serve`] is the body of `arca runner`: it owns the hypervisor, the main process's stdio, its log and its exit record,
+//! and goes on while the daemon is down. [`launch`] and [`adopt`] are how the daemon gets a [`Handle`] to one;
+//! [`logs`] is the json-file log both sides share; [`vmm`] hides the hypervisors.
+
+mod error;
+mod exit;
+mod launch;
+mod lock;
+pub mod logs;
+mod serve;
+mod spec;
+pub mod vmm;
+
+pub use error::Error;
+pub use exit::{ExitRecord, read_exit};
+pub use launch::{Handle, adopt, launch};
+pub use serve::serve;
+pub use spec::{Accelerator, DISK_SLOTS, Disk, VmSpec};
+pub use vmm::probe::pick_accelerator;

@@ -1,0 +1,203 @@
+//! The daemon's side: starting a runner, or finding one that lives.
+
+use std::{
+    fs::{self, OpenOptions},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use proto::{
+    dial, ports,
+    runner::{GetStatusRequest, runner_client::RunnerClient},
+    sandbox::sandbox_client::SandboxClient,
+};
+use tokio::{
+    process::Command,
+    time::{Instant, sleep, timeout},
+};
+use tonic::transport::Channel;
+
+use crate::{
+    Error, VmSpec, lock,
+    spec::{RUNNER_LOG, RUNNER_SOCKET, SPEC, VSOCK_SOCKET},
+};
+
+/// Time from spawning a runner to its first answer.
+const LAUNCH: Duration = Duration::from_secs(15);
+/// Time one `GetStatus` may take.
+const STATUS: Duration = Duration::from_secs(2);
+/// Pause between two tries to reach a starting runner.
+const RETRY: Duration = Duration::from_millis(2);
+
+/// A living runner. Cheap to clone; dropping it changes nothing for the runner.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    run_dir: PathBuf,
+    vm_id: String,
+    runner: Channel,
+    guest: Channel,
+}
+
+/// Starts a runner for `spec` with the executable `arca` and waits until it answers. It is detached: it lives on when the
+/// caller ends. The exit record of an earlier run in the same state folder is dropped.
+///
+/// # Errors
+/// When files cannot be written, the executable cannot be run, or the runner ends or does not answer (with its log's tail).
+pub async fn launch(arca: &Path, spec: &VmSpec) -> Result<Handle, Error> {
+    spec.check()?;
+    for folder in [&spec.run_dir, &spec.state_dir] {
+        fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
+    }
+    if lock::owner(&spec.run_dir).is_some() {
+        return Err(Error::Busy { vm_id: spec.vm_id.clone(), run_dir: spec.run_dir.clone() });
+    }
+    let spec_path = spec.state_dir.join(SPEC);
+    spec.write(&spec_path)?;
+    let log_path = spec.state_dir.join(RUNNER_LOG);
+    let log = || OpenOptions::new().create(true).append(true).open(&log_path);
+    let out = log().map_err(Error::file("open", &log_path))?;
+    let err = log().map_err(Error::file("open", &log_path))?;
+    let mut child = Command::new(arca)
+        .arg("runner")
+        .arg("--spec")
+        .arg(&spec_path)
+        .current_dir(&spec.run_dir)
+        .stdin(Stdio::null())
+        .stdout(out)
+        .stderr(err)
+        .spawn()
+        .map_err(|source| Error::Spawn { program: arca.to_owned(), source })?;
+
+    let handle = Handle::new(&spec.run_dir, &spec.vm_id);
+    let deadline = Instant::now() + LAUNCH;
+    let failure = loop {
+        if handle.answers().await {
+            // The child is reaped when it ends; nothing else ties it to this process.
+            tokio::spawn(async move { child.wait().await });
+            return Ok(handle);
+        }
+        match child.try_wait() {
+            Ok(Some(status)) => break Error::Lost(format!("runner: {status}{}", tail(&log_path))),
+            Ok(None) if Instant::now() < deadline => sleep(RETRY).await,
+            _ => break Error::Timeout { stage: "answer of the runner", after: LAUNCH, tail: tail(&log_path) },
+        }
+    };
+    if let Err(error) = child.kill().await {
+        tracing::debug!(%error, "runner was gone already");
+    }
+    Err(failure)
+}
+
+/// The runner that lives in `run_dir` for `vm_id`. `None`: there is none (lock free), or it is another VM's.
+///
+/// # Errors
+/// When one lives but does not answer in time: kill it by [`Handle::kill`] of [`Handle::unverified`], or wait.
+pub async fn adopt(run_dir: &Path, vm_id: &str) -> Result<Option<Handle>, Error> {
+    let handle = Handle::new(run_dir, vm_id);
+    let deadline = Instant::now() + STATUS;
+    loop {
+        match lock::owner(run_dir) {
+            None => return Ok(None),
+            Some(owner) if owner.vm_id != vm_id => return Ok(None),
+            Some(_) if handle.answers().await => return Ok(Some(handle)),
+            // It may just be starting, or just ending.
+            Some(_) if Instant::now() < deadline => sleep(RETRY).await,
+            Some(owner) => {
+                let tail = format!(" (pid {})", owner.pid);
+                return Err(Error::Timeout { stage: "answer of the runner", after: STATUS, tail });
+            }
+        }
+    }
+}
+
+impl Handle {
+    fn new(run_dir: &Path, vm_id: &str) -> Self {
+        Self {
+            run_dir: run_dir.to_owned(),
+            vm_id: vm_id.to_owned(),
+            runner: dial::unix_channel(run_dir.join(RUNNER_SOCKET)),
+            guest: dial::guest_channel(run_dir.join(VSOCK_SOCKET), ports::GUEST_CONTROL),
+        }
+    }
+
+    /// A handle to a runner that was not asked who it is: for [`Handle::kill`] after [`adopt`] failed.
+    #[must_use]
+    pub fn unverified(run_dir: &Path, vm_id: &str) -> Self {
+        Self::new(run_dir, vm_id)
+    }
+
+    /// The runner's service.
+    #[must_use]
+    pub fn client(&self) -> RunnerClient<Channel> {
+        RunnerClient::new(self.runner.clone())
+    }
+
+    /// The guest's Sandbox service, reached without the runner's help.
+    #[must_use]
+    pub fn sandbox(&self) -> SandboxClient<Channel> {
+        SandboxClient::new(self.guest.clone())
+    }
+
+    /// The channel to the guest's control port, for its other services.
+    #[must_use]
+    pub fn guest(&self) -> Channel {
+        self.guest.clone()
+    }
+
+    /// The VM's identity.
+    #[must_use]
+    pub fn vm_id(&self) -> &str {
+        &self.vm_id
+    }
+
+    /// The folder of the VM's sockets.
+    #[must_use]
+    pub fn run_dir(&self) -> &Path {
+        &self.run_dir
+    }
+
+    /// Whether the runner still holds its lock.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        lock::owner(&self.run_dir).is_some_and(|owner| owner.vm_id == self.vm_id)
+    }
+
+    /// Last resort: kills the runner, and with it all of its VM, if it still holds its lock. No exit record is written.
+    pub async fn kill(&self) {
+        let Some(owner) = lock::owner(&self.run_dir).filter(|owner| owner.vm_id == self.vm_id) else { return };
+        let Some(pid) = i32::try_from(owner.pid).ok().and_then(rustix::process::Pid::from_raw) else { return };
+        // The runner leads its own session and group; its children carry a parent-death signal.
+        for result in [
+            rustix::process::kill_process_group(pid, rustix::process::Signal::KILL),
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL),
+        ] {
+            if let Err(error) = result {
+                tracing::debug!(pid = owner.pid, %error, "kill of a runner");
+            }
+        }
+        let deadline = Instant::now() + STATUS;
+        while self.is_alive() && Instant::now() < deadline {
+            sleep(RETRY).await;
+        }
+    }
+
+    async fn answers(&self) -> bool {
+        let mut client = self.client();
+        matches!(
+            timeout(STATUS, client.get_status(GetStatusRequest {})).await,
+            Ok(Ok(answer)) if answer.get_ref().vm_id == self.vm_id
+        )
+    }
+}
+
+/// The last lines of a log, for an error message.
+fn tail(path: &Path) -> String {
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4096)..]).into_owned();
+    let lines: Vec<&str> = text.lines().collect();
+    match &lines[lines.len().saturating_sub(5)..] {
+        [] => String::new(),
+        last => format!("; its log ends with:\n{}", last.join("\n")),
+    }
+}

@@ -1,0 +1,85 @@
+//! `runner.lock`: a runner lives as long as it holds this lock. The file names it; the lock proves it.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read, Seek, Write},
+    path::Path,
+};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, spec::LOCK};
+
+/// Who holds the lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Owner {
+    pub(crate) pid: u32,
+    pub(crate) vm_id: String,
+}
+
+/// The held lock; released when dropped, or by the kernel when the process dies.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock of `run_dir` for this process.
+    pub(crate) fn take(run_dir: &Path, vm_id: &str) -> Result<Self, Error> {
+        let path = run_dir.join(LOCK);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(Error::file("open", &path))?;
+        // A few tries: `owner` holds a shared lock for a moment.
+        let mut tries = 0..20;
+        while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            if tries.next().is_none() {
+                return Err(Error::Busy { vm_id: vm_id.to_owned(), run_dir: run_dir.to_owned() });
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let owner = Owner { pid: std::process::id(), vm_id: vm_id.to_owned() };
+        let text = serde_json::to_vec(&owner)
+            .map_err(|source| Error::Damaged { path: path.clone(), source })?;
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| file.write_all(&text))
+            .map_err(Error::file("write", &path))?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// The living owner of `run_dir`'s lock; `None` when nobody holds it (or the owner has not written its name yet).
+pub(crate) fn owner(run_dir: &Path) -> Option<Owner> {
+    let file = File::open(run_dir.join(LOCK)).ok()?;
+    // A shared lock is granted at once when no runner lives, and goes with `file` (a runner that tries just then retries).
+    if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
+        return None;
+    }
+    let mut text = String::new();
+    file.take(4096).read_to_string(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_held_lock_has_an_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(owner(dir.path()), None);
+        let lock = Lock::take(dir.path(), "abc").unwrap();
+        let seen = owner(dir.path()).unwrap();
+        assert_eq!(seen, Owner { pid: std::process::id(), vm_id: "abc".into() });
+        assert!(matches!(Lock::take(dir.path(), "abc"), Err(Error::Busy { .. })));
+        drop(lock);
+        assert_eq!(owner(dir.path()), None);
+        Lock::take(dir.path(), "def").unwrap();
+    }
+}

@@ -1,0 +1,3 @@
+//! Hypervisors behind one trait.
+
+pub mod probe;
