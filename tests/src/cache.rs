@@ -1,0 +1,43 @@
+//! Where slow products live: the user's cache folder, shared by builds, tests and benchmarks.
+
+use std::path::{Path, PathBuf};
+
+/// `ARCA_CACHE`, else `$XDG_CACHE_HOME/arca`, else `~/.cache/arca`.
+#[must_use]
+pub fn dir() -> PathBuf {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("ARCA_CACHE")
+        .or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("arca")))
+        .unwrap_or_else(|| set("HOME").unwrap_or_default().join(".cache/arca"))
+}
+
+/// Kernel, initramfs and tools of the last build.
+#[must_use]
+pub fn current() -> PathBuf {
+    dir().join("current")
+}
+
+/// Folder of the test images (`cargo run -p tests --bin test-images`).
+#[must_use]
+pub fn images() -> PathBuf {
+    dir().join("test-images")
+}
+
+/// Root of the checkout.
+#[must_use]
+pub fn checkout() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// The `arca` binary under test: `ARCA_BIN`, else the release build.
+#[must_use]
+pub fn arca() -> PathBuf {
+    std::env::var_os("ARCA_BIN").map_or_else(|| checkout().join("target/release/arca"), PathBuf::from)
+}
+
+/// The docker CLI: on PATH, else the one that set-up unpacked.
+#[must_use]
+pub fn docker_cli() -> PathBuf {
+    let on_path = std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join("docker").is_file()));
+    if on_path { PathBuf::from("docker") } else { dir().join("tools/bin/docker") }
+}

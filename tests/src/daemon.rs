@@ -1,0 +1,135 @@
+//! A daemon of a test's own, with its own `ARCA_HOME`, that leaves nothing behind however the test ends.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use crate::{
+    cache,
+    docker::{Docker, Output, finish},
+};
+
+/// Ends the daemon and every VM of a home and removes the folder, once its standard input is closed: that happens when the
+/// test process ends, even by SIGKILL. Runners are found by their lock files, which hold their pids.
+const REAPER: &str = r#"
+read -r _
+ARCA_HOME="$HOME_DIR" "$ARCA" daemon stop >/dev/null 2>&1
+for lock in "$HOME_DIR"/run/*/runner.lock; do
+  [ -e "$lock" ] || continue
+  pid=$(sed -n 's/.*"pid":\([0-9]*\).*/\1/p; s/^\([0-9][0-9]*\).*/\1/p' "$lock" | head -n 1)
+  [ -n "$pid" ] && kill -TERM "$pid" 2>/dev/null
+done
+i=0
+while [ $i -lt 100 ] && pgrep -f "$HOME_DIR/" >/dev/null; do sleep 0.1; i=$((i+1)); done
+pkill -KILL -f "$HOME_DIR/" 2>/dev/null
+rm -rf "$HOME_DIR"
+"#;
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    home: PathBuf,
+    docker: Docker,
+    reaper: Option<Child>,
+}
+
+impl Daemon {
+    /// A daemon with an empty home and the default configuration.
+    ///
+    /// # Errors
+    /// When it does not start; with what `arca daemon start` said.
+    pub fn start() -> Result<Self> {
+        Self::with_config(&json!({}))
+    }
+
+    /// A daemon with this `config.json`.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn with_config(config: &Value) -> Result<Self> {
+        let home = tempfile::Builder::new().prefix("arca-t").tempdir()?.keep();
+        std::fs::write(home.join("config.json"), serde_json::to_vec(config)?)?;
+        let mut reaper = Command::new("sh");
+        reaper.args(["-c", REAPER]).env("HOME_DIR", &home).env("ARCA", cache::arca());
+        // A session of its own: ^C at the terminal must not stop the cleaning.
+        let reaper = Command::new("setsid")
+            .arg("sh")
+            .args(reaper.get_args())
+            .env("HOME_DIR", &home)
+            .env("ARCA", cache::arca())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let client = home.join("client");
+        std::fs::create_dir(&client)?;
+        let docker = Docker::new(format!("unix://{}", home.join("arca.sock").display()), &client);
+        let daemon = Self { home, docker, reaper: Some(reaper) };
+        daemon.arca(&["daemon", "start"])?;
+        Ok(daemon)
+    }
+
+    /// Its `ARCA_HOME`.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// A docker CLI for it.
+    #[must_use]
+    pub fn docker(&self) -> &Docker {
+        &self.docker
+    }
+
+    /// Runs `arca args...` on this home; an error when it fails.
+    ///
+    /// # Errors
+    /// When the command fails, with its output.
+    pub fn arca(&self, args: &[&str]) -> Result<Output> {
+        let output = self.try_arca(args)?;
+        if output.code != 0 {
+            bail!("arca {}: exit {}\n{}{}", args.join(" "), output.code, output.stdout, output.stderr);
+        }
+        Ok(output)
+    }
+
+    /// Runs `arca args...` on this home, whatever comes of it.
+    ///
+    /// # Errors
+    /// When the binary cannot be run or hangs.
+    pub fn try_arca(&self, args: &[&str]) -> Result<Output> {
+        let mut command = Command::new(cache::arca());
+        command.args(args).env("ARCA_HOME", &self.home);
+        finish(command, Vec::new(), Duration::from_secs(60)).context("arca: run `make build` first")
+    }
+
+    /// Loads a test image by its file name.
+    ///
+    /// # Errors
+    /// When it is not made yet or the load fails.
+    pub fn load(&self, name: &str) -> Result<()> {
+        let path = cache::images().join(format!("{name}.docker.tar"));
+        if !path.is_file() {
+            bail!("{} is missing: cargo run --release -p tests --bin test-images", path.display());
+        }
+        let out = self.docker.run(&["load", "-q", "-i", &path.to_string_lossy()]);
+        if out.code != 0 {
+            bail!("docker load {name}: {}", out.stderr);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut reaper) = self.reaper.take() {
+            drop(reaper.stdin.take());
+            let _ = reaper.wait();
+        }
+    }
+}
