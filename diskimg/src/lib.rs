@@ -1,1 +1,26 @@
-//! placeholder
+//! Disks of a micro-VM, written in user space: no root, no loop mounts.
+//!
+//! - [`LayerDisk`] turns OCI layers into a read-only EROFS image (docs: kernel `Documentation/filesystems/erofs.rst`;
+//!   layers: OCI image-spec `layer.md`).
+//! - [`ext4_template`] and [`clone_sparse`] give each container a sparse writable ext4 disk.
+
+mod data;
+mod erofs;
+mod error;
+mod ext4;
+mod layer;
+mod layerdisk;
+mod limits;
+mod path;
+mod sparse;
+mod tarball;
+mod tree;
+mod xattr;
+
+pub use erofs::Summary;
+pub use error::{Error, Fault, Result};
+pub use ext4::{DEFAULT_SIZE, ext4_template};
+pub use layer::LayerStats;
+pub use layerdisk::LayerDisk;
+pub use limits::{Limits, Options};
+pub use sparse::clone_sparse;
