@@ -1,0 +1,1 @@
+//! Hijacked connections: raw streams after an HTTP upgrade.

@@ -1,0 +1,143 @@
+//! Times as Go prints and reads them, and durations as `docker ps` words them.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+/// Go's zero `time.Time`.
+pub const ZERO: &str = "0001-01-01T00:00:00Z";
+
+/// Nanoseconds since the epoch.
+#[must_use]
+pub fn now_nanos() -> i128 {
+    OffsetDateTime::now_utc().unix_timestamp_nanos()
+}
+
+/// The present, as [`format`] prints it.
+#[must_use]
+pub fn now() -> String {
+    format(now_nanos())
+}
+
+/// RFC3339Nano as Go prints UTC: trailing zeros of the fraction are dropped.
+#[must_use]
+pub fn format(nanos: i128) -> String {
+    OffsetDateTime::from_unix_timestamp_nanos(nanos)
+        .ok()
+        .and_then(|t| t.format(&Rfc3339).ok())
+        .unwrap_or_else(|| ZERO.to_owned())
+}
+
+/// Nanoseconds since the epoch of an RFC 3339 time; `None` for the zero time or garbage.
+#[must_use]
+pub fn parse(text: &str) -> Option<i128> {
+    if text == ZERO || text.is_empty() {
+        return None;
+    }
+    OffsetDateTime::parse(text, &Rfc3339).ok().map(OffsetDateTime::unix_timestamp_nanos)
+}
+
+/// A `since`/`until` of the API: `seconds[.fraction]`, or RFC 3339 (the CLI resolves relative times itself).
+#[must_use]
+pub fn parse_api(text: &str) -> Option<i128> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if let Ok(seconds) = seconds.parse::<i128>() {
+        if fraction.bytes().any(|b| !b.is_ascii_digit()) {
+            return None;
+        }
+        let digits = format!("{fraction:0<9}");
+        let nanos: i128 = digits.get(..9)?.parse().ok()?;
+        return seconds.checked_mul(1_000_000_000).map(|s| if text.starts_with('-') { s - nanos } else { s + nanos });
+    }
+    parse(text)
+}
+
+/// A time of the API as the log reader wants it.
+#[must_use]
+pub fn split(nanos: i128) -> (i64, u32) {
+    let seconds = i64::try_from(nanos.div_euclid(1_000_000_000)).unwrap_or(0);
+    let rest = u32::try_from(nanos.rem_euclid(1_000_000_000)).unwrap_or(0);
+    (seconds, rest)
+}
+
+/// Time from `from` (RFC 3339) to now; zero when it lies ahead or is the zero time.
+#[must_use]
+pub fn since(from: &str) -> Duration {
+    let Some(from) = parse(from) else { return Duration::ZERO };
+    u64::try_from(now_nanos() - from).map_or(Duration::ZERO, Duration::from_nanos)
+}
+
+/// go-units' `HumanDuration`: what stands behind "Up" in `docker ps`.
+#[must_use]
+pub fn human(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let minutes = seconds / 60;
+    // Rounded as Go does: hours to the nearest.
+    let hours = (duration.as_secs_f64() / 3600.0).round() as u64;
+    match seconds {
+        0 => "Less than a second".into(),
+        1 => "1 second".into(),
+        2..60 => format!("{seconds} seconds"),
+        _ if minutes == 1 => "About a minute".into(),
+        _ if minutes < 60 => format!("{minutes} minutes"),
+        _ if hours == 1 => "About an hour".into(),
+        _ if hours < 48 => format!("{hours} hours"),
+        _ if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
+        _ if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
+        _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", hours / 24 / 365),
+    }
+}
+
+/// Seconds since the epoch of the host's clock, for the guest.
+#[must_use]
+pub fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_print_as_go_does() {
+        assert_eq!(format(1_795_217_522_075_151_831), "2026-11-20T23:32:02.075151831Z");
+        assert_eq!(format(1_795_217_522_070_000_000), "2026-11-20T23:32:02.07Z");
+        assert_eq!(format(1_795_217_522_000_000_000), "2026-11-20T23:32:02Z");
+        assert_eq!(parse("2026-11-20T23:32:02.07Z"), Some(1_795_217_522_070_000_000));
+        assert_eq!(parse(ZERO), None);
+    }
+
+    #[test]
+    fn api_times_are_seconds_or_rfc3339() {
+        assert_eq!(parse_api("1.5"), Some(1_500_000_000));
+        assert_eq!(parse_api("1795217522.075151831"), Some(1_795_217_522_075_151_831));
+        assert_eq!(parse_api("2026-11-20T23:32:02Z"), Some(1_795_217_522_000_000_000));
+        assert_eq!(parse_api("0"), Some(0));
+        for bad in ["", "yesterday", "1.x", "1.2.3"] {
+            assert_eq!(parse_api(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations_read_as_in_docker_ps() {
+        for (seconds, text) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (119, "About a minute"),
+            (120, "2 minutes"),
+            (3599, "59 minutes"),
+            (3600, "About an hour"),
+            (7200, "2 hours"),
+            (47 * 3600, "47 hours"),
+            (48 * 3600, "2 days"),
+            (14 * 86400, "2 weeks"),
+            (60 * 86400, "2 months"),
+            (730 * 86400, "2 years"),
+        ] {
+            assert_eq!(human(Duration::from_secs(seconds)), text);
+        }
+    }
+}
