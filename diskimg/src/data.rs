@@ -149,7 +149,8 @@ impl DataArea {
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().all(|&b| b == 0)
+    // In pieces that vectorise; stops at the first byte of ordinary data's first piece.
+    bytes.chunks(64).all(|piece| piece.iter().fold(0, |or, &b| or | b) == 0)
 }
 
 /// Makes a hole. Only saves space, so file systems that cannot are fine; but every image must read the same,
