@@ -38,6 +38,7 @@ pub fn arca() -> PathBuf {
 /// The docker CLI: on PATH, else the one that set-up unpacked.
 #[must_use]
 pub fn docker_cli() -> PathBuf {
-    let on_path = std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join("docker").is_file()));
+    let on_path = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join("docker").is_file()));
     if on_path { PathBuf::from("docker") } else { dir().join("tools/bin/docker") }
 }

@@ -41,10 +41,16 @@ impl Output {
     ///
     /// # Panics
     /// With everything the command said, when it failed: this is a test's assertion.
-    #[must_use]
     #[track_caller]
+    #[allow(clippy::must_use_candidate, reason = "asserting success is use enough")]
     pub fn ok(&self) -> &str {
-        assert!(self.code == 0, "command failed with {}\nstdout: {}\nstderr: {}", self.code, self.stdout, self.stderr);
+        assert!(
+            self.code == 0,
+            "command failed with {}\nstdout: {}\nstderr: {}",
+            self.code,
+            self.stdout,
+            self.stderr
+        );
         self.stdout.trim_end_matches(['\n', '\r'])
     }
 
@@ -81,7 +87,10 @@ impl Docker {
     #[must_use]
     pub fn command<S: AsRef<str>>(&self, args: &[S]) -> Command {
         let mut command = Command::new(cache::docker_cli());
-        command.args(args.iter().map(AsRef::as_ref)).env("DOCKER_HOST", &self.host).env("DOCKER_CONFIG", &self.config);
+        command
+            .args(args.iter().map(AsRef::as_ref))
+            .env("DOCKER_HOST", &self.host)
+            .env("DOCKER_CONFIG", &self.config);
         // The CLI's hints are for people.
         command.env("DOCKER_CLI_HINTS", "false").env_remove("DOCKER_CONTEXT");
         command
@@ -161,7 +170,9 @@ pub fn finish(mut command: Command, input: Vec<u8>, limit: Duration) -> Result<O
     };
     let raw = stdout.recv()?;
     let stderr = String::from_utf8_lossy(&stderr.recv()?).into_owned();
-    let code = status.code().unwrap_or_else(|| 128 + std::os::unix::process::ExitStatusExt::signal(&status).unwrap_or(0));
+    let code = status
+        .code()
+        .unwrap_or_else(|| 128 + std::os::unix::process::ExitStatusExt::signal(&status).unwrap_or(0));
     Ok(Output { code, stdout: String::from_utf8_lossy(&raw).into_owned(), stderr, raw })
 }
 

@@ -39,8 +39,9 @@ impl Image {
     fn config_blob(&self) -> Result<Vec<u8>> {
         let diff_ids = self.layers.iter().map(|layer| digest_file(layer)).collect::<Result<Vec<_>>>()?;
         let created = "2026-01-01T00:00:00Z";
-        let history: Vec<_> =
-            (0..diff_ids.len()).map(|n| json!({ "created": created, "created_by": format!("layer {n}") })).collect();
+        let history: Vec<_> = (0..diff_ids.len())
+            .map(|n| json!({ "created": created, "created_by": format!("layer {n}") }))
+            .collect();
         Ok(serde_json::to_vec(&json!({
             "architecture": "amd64", "os": "linux", "created": created, "config": self.config,
             "rootfs": { "type": "layers", "diff_ids": diff_ids }, "history": history,
@@ -88,8 +89,13 @@ impl Image {
             "config": config, "layers": layers,
         }))?;
         let mut manifest = put_blob(&mut tar, "application/vnd.oci.image.manifest.v1+json", &manifest)?;
-        manifest["annotations"] = json!({ "io.containerd.image.name": format!("docker.io/library/{}", self.tag) });
-        append(&mut tar, "index.json", &serde_json::to_vec(&json!({ "schemaVersion": 2, "manifests": [manifest] }))?)?;
+        manifest["annotations"] =
+            json!({ "io.containerd.image.name": format!("docker.io/library/{}", self.tag) });
+        append(
+            &mut tar,
+            "index.json",
+            &serde_json::to_vec(&json!({ "schemaVersion": 2, "manifests": [manifest] }))?,
+        )?;
         tar.into_inner()?.sync_all()?;
         Ok(())
     }

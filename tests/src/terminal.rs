@@ -90,8 +90,12 @@ impl Terminal {
             }
             match self.screen.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(chunk) => self.seen.push_str(&String::from_utf8_lossy(&chunk)),
-                Err(RecvTimeoutError::Timeout) => bail!("no {needle:?} within {limit:?}; on screen: {:?}", self.seen),
-                Err(RecvTimeoutError::Disconnected) => bail!("ended without {needle:?}; on screen: {:?}", self.seen),
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("no {needle:?} within {limit:?}; on screen: {:?}", self.seen)
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    bail!("ended without {needle:?}; on screen: {:?}", self.seen)
+                }
             }
         }
     }

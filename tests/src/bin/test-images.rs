@@ -41,7 +41,13 @@ END
 chmod 755 "$1/usr/local/bin/start-postgres""#;
 
 const RECIPES: &[Recipe] = &[
-    Recipe { name: "debian", tag: "debian:bookworm", packages: "", hooks: &[], config: || json!({ "Cmd": ["bash"] }) },
+    Recipe {
+        name: "debian",
+        tag: "debian:bookworm",
+        packages: "",
+        hooks: &[],
+        config: || json!({ "Cmd": ["bash"] }),
+    },
     Recipe {
         name: "nginx",
         tag: "nginx:latest",
@@ -50,9 +56,7 @@ const RECIPES: &[Recipe] = &[
             r#"ln -sf /dev/stdout "$1/var/log/nginx/access.log""#,
             r#"ln -sf /dev/stderr "$1/var/log/nginx/error.log""#,
         ],
-        config: || {
-            json!({ "Cmd": ["nginx", "-g", "daemon off;"], "ExposedPorts": { "80/tcp": {} }, "StopSignal": "SIGQUIT" })
-        },
+        config: || json!({ "Cmd": ["nginx", "-g", "daemon off;"], "ExposedPorts": { "80/tcp": {} }, "StopSignal": "SIGQUIT" }),
     },
     Recipe {
         name: "redis",
@@ -106,8 +110,10 @@ fn make(out: &Path, name: &str, recipe: &str, build: impl FnOnce() -> Result<Ima
     let started = Instant::now();
     println!("==> test image {name}");
     let image = build().with_context(|| format!("test image {name}"))?;
-    for (kind, write) in [("docker", Image::write_docker_archive as fn(&Image, &Path) -> Result<()>), ("oci", Image::write_oci_archive)]
-    {
+    for (kind, write) in [
+        ("docker", Image::write_docker_archive as fn(&Image, &Path) -> Result<()>),
+        ("oci", Image::write_oci_archive),
+    ] {
         let temporary = out.join(format!("{name}.{kind}.tmp"));
         write(&image, &temporary)?;
         fs::rename(temporary, out.join(format!("{name}.{kind}.tar")))?;
@@ -131,9 +137,16 @@ fn busybox_tree(path: &Path) -> Result<()> {
         header.set_size(0);
         header.set_mode(mode);
         header.set_mtime(1_700_000_000);
-        if link.is_empty() { tar.append_data(&mut header, name, std::io::empty()) } else { tar.append_link(&mut header, name, link) }
+        if link.is_empty() {
+            tar.append_data(&mut header, name, std::io::empty())
+        } else {
+            tar.append_link(&mut header, name, link)
+        }
     };
-    for dir in ["bin", "dev", "etc", "home", "lib", "proc", "root", "run", "sbin", "sys", "usr", "usr/bin", "usr/sbin", "var"] {
+    for dir in [
+        "bin", "dev", "etc", "home", "lib", "proc", "root", "run", "sbin", "sys", "usr", "usr/bin",
+        "usr/sbin", "var",
+    ] {
         entry(&format!("{dir}/"), tar::EntryType::Directory, 0o755, "")?;
     }
     for dir in ["tmp", "var/tmp"] {
@@ -154,7 +167,11 @@ fn busybox_tree(path: &Path) -> Result<()> {
         "etc/passwd",
         b"root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/bin/false\nguest:x:405:100:guest:/home:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
     )?;
-    append(&mut tar, "etc/group", b"root:x:0:\nwww-data:x:33:\nusers:x:100:guest\nstaff:x:50:guest\nnogroup:x:65534:\n")?;
+    append(
+        &mut tar,
+        "etc/group",
+        b"root:x:0:\nwww-data:x:33:\nusers:x:100:guest\nstaff:x:50:guest\nnogroup:x:65534:\n",
+    )?;
     Ok(tar.into_inner()?.sync_all()?)
 }
 
@@ -170,9 +187,15 @@ fn debian_tree(path: &Path, recipe: &Recipe) -> Result<()> {
     for hook in recipe.hooks {
         command.arg(format!("--customize-hook={hook}"));
     }
-    command.arg("--customize-hook=rm -rf \"$1\"/var/lib/apt/lists/* \"$1\"/var/cache/apt/*.bin").arg("bookworm").arg(path);
+    command
+        .arg("--customize-hook=rm -rf \"$1\"/var/lib/apt/lists/* \"$1\"/var/cache/apt/*.bin")
+        .arg("bookworm")
+        .arg(path);
     // The machine's own sources, wherever they point.
-    if let Some(sources) = ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"].iter().find(|p| Path::new(p).is_file()) {
+    if let Some(sources) = ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"]
+        .iter()
+        .find(|p| Path::new(p).is_file())
+    {
         command.arg(sources);
     }
     let output = command.output().context("mmdebstrap is missing: apt-get install mmdebstrap")?;
