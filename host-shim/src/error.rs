@@ -84,3 +84,17 @@ impl From<std::io::Error> for Error {
         Self::system(error.to_string()).because(error)
     }
 }
+
+impl From<images::Error> for Error {
+    fn from(error: images::Error) -> Self {
+        let kind = match error.kind() {
+            images::ErrorKind::NotFound => Kind::NotFound,
+            images::ErrorKind::Conflict => Kind::Conflict,
+            images::ErrorKind::InvalidParameter => Kind::InvalidParameter,
+            images::ErrorKind::Unauthorized => Kind::Unauthorized,
+            images::ErrorKind::System => Kind::System,
+        };
+        // Its message has its cause in it.
+        Self::new(kind, error.to_string())
+    }
+}

@@ -1,0 +1,164 @@
+//! Filters of image lists.
+
+use glob::{MatchOptions, Pattern};
+use images::Image;
+use time::OffsetDateTime;
+
+use crate::{
+    api::query::Filters,
+    engine::{Engine, clock},
+    error::{Error, Result},
+};
+
+/// As Go's `path.Match`: `*` stops at a slash.
+const MATCH: MatchOptions =
+    MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
+
+/// What of the list is wanted.
+pub(super) struct Selection<'a> {
+    filters: &'a Filters,
+    dangling: Option<bool>,
+    before: Option<OffsetDateTime>,
+    since: Option<OffsetDateTime>,
+    references: Vec<Pattern>,
+}
+
+impl<'a> Selection<'a> {
+    pub(super) fn new(engine: &Engine, filters: &'a Filters) -> Result<Self> {
+        let created = |key: &str| -> Result<Option<OffsetDateTime>> {
+            match filters.get(key).first() {
+                Some(name) => Ok(engine.images.get(name)?.created),
+                None => Ok(None),
+            }
+        };
+        let (mut before, since) = (created("before")?, created("since")?);
+        if let Some(until) = until(filters)? {
+            before = Some(before.map_or(until, |b| b.min(until)));
+        }
+        let pattern = |p: &String| {
+            Pattern::new(p).map_err(|_| Error::invalid(format!("syntax error in pattern: {p}")))
+        };
+        Ok(Self {
+            filters,
+            dangling: if filters.has("dangling") { Some(filters.bool_or("dangling", false)?) } else { None },
+            before,
+            since,
+            references: filters.get("reference").iter().map(pattern).collect::<Result<_>>()?,
+        })
+    }
+
+    /// Whether `image` is wanted. With a reference filter only the names that match are left in it.
+    pub(super) fn keep(&self, image: &mut Image) -> bool {
+        let labels = image.config.config.labels.as_ref();
+        if !self.filters.labels("label", |key| labels.and_then(|all| all.get(key)).map(String::as_str)) {
+            return false;
+        }
+        if self.before.is_some_and(|t| image.created.is_some_and(|c| c >= t))
+            || self.since.is_some_and(|t| image.created.is_none_or(|c| c <= t))
+        {
+            return false;
+        }
+        // Without tags, digests do not make an image less dangling only if there are none.
+        let dangling = image.repo_tags.is_empty() && image.repo_digests.is_empty();
+        if self.dangling.is_some_and(|wanted| wanted != dangling) {
+            return false;
+        }
+        if self.references.is_empty() {
+            return true;
+        }
+        image.repo_tags.retain(|name| self.named(name));
+        image.repo_digests.retain(|name| self.named(name));
+        !image.repo_tags.is_empty() || !image.repo_digests.is_empty()
+    }
+
+    /// moby's `FamiliarMatch`: the pattern meets the whole name, or the name without tag and digest.
+    fn named(&self, name: &str) -> bool {
+        let repository = repository(name);
+        self.references.iter().any(|p| p.matches_with(name, MATCH) || p.matches_with(repository, MATCH))
+    }
+}
+
+/// The filter `until`: seconds, RFC 3339, or a Go duration back from now.
+pub(super) fn until(filters: &Filters) -> Result<Option<OffsetDateTime>> {
+    let Some(text) = filters.get("until").first() else { return Ok(None) };
+    if filters.get("until").len() > 1 {
+        return Err(Error::invalid("more than one until filter specified"));
+    }
+    let nanos = clock::parse_api(text)
+        .or_else(|| go_duration(text).map(|d| clock::now_nanos() - d))
+        .ok_or_else(|| Error::invalid(format!("invalid value for until filter: {text:?}")))?;
+    OffsetDateTime::from_unix_timestamp_nanos(nanos)
+        .map(Some)
+        .map_err(|e| Error::invalid("value of until filter out of range").because(e))
+}
+
+/// Nanoseconds of `1h30m`, `24h`, `1.5s`.
+fn go_duration(text: &str) -> Option<i128> {
+    let mut total = 0_f64;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at(digits);
+        let unit_len = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_len);
+        let seconds = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        total += number.parse::<f64>().ok()? * seconds;
+        rest = tail;
+    }
+    let nanos = total * 1e9;
+    #[allow(clippy::cast_possible_truncation, reason = "range checked")]
+    (!text.is_empty() && nanos.is_finite() && nanos < 1e19).then_some(nanos as i128)
+}
+
+/// `a/b` of `a/b:tag` and `a/b@digest`; a colon before a slash is a port.
+pub(super) fn repository(name: &str) -> &str {
+    let name = name.split_once('@').map_or(name, |(n, _)| n);
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        assert_eq!(go_duration("1h30m"), Some(5_400_000_000_000));
+        assert_eq!(go_duration("1.5s"), Some(1_500_000_000));
+        for bad in ["", "h", "5", "5 days", "1x", "-1h"] {
+            assert_eq!(go_duration(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn references_match_as_moby_does() {
+        let selection = |pattern: &str| Selection {
+            filters: Box::leak(Box::default()),
+            dangling: None,
+            before: None,
+            since: None,
+            references: vec![Pattern::new(pattern).unwrap()],
+        };
+        for (pattern, name, want) in [
+            ("busybox", "busybox:latest", true),
+            ("busy*", "busybox:latest", true),
+            ("busy*:l*", "busybox:latest", true),
+            ("*", "me/app:1", false),
+            ("*/*", "me/app:1", true),
+            ("127.0.0.1:5000/x", "127.0.0.1:5000/x@sha256:aa", true),
+            ("busybox:1", "busybox:latest", false),
+        ] {
+            assert_eq!(selection(pattern).named(name), want, "{pattern} {name}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! `POST /images/load`: docker load.
+
+use std::sync::Arc;
+
+use axum::{body::Body, extract::State, http::Request, response::Response};
+use futures::TryStreamExt;
+use images::{Loaded, Progress, ProgressEvent};
+use tokio::sync::mpsc;
+use tokio_util::io::StreamReader;
+
+use super::super::{query::Query, respond};
+use crate::{
+    engine::Engine,
+    error::{Error, Result},
+};
+
+/// Hides the progress of layers; what was loaded is still told.
+struct Quiet(mpsc::UnboundedSender<ProgressEvent>);
+
+impl Progress for Quiet {
+    fn event(&self, event: ProgressEvent) {
+        if !matches!(event, ProgressEvent::Layer { .. }) {
+            self.0.event(event);
+        }
+    }
+}
+
+pub(super) async fn load(State(engine): State<Arc<Engine>>, query: Query, request: Request<Body>) -> Result<Response> {
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let progress: Arc<dyn Progress> = if query.bool("quiet") { Arc::new(Quiet(sender)) } else { Arc::new(sender) };
+    let body = request.into_body().into_data_stream().map_err(std::io::Error::other);
+    let work = {
+        let engine = engine.clone();
+        async move {
+            let loaded = engine.images.load(StreamReader::new(Box::pin(body)), progress).await?;
+            for image in &loaded {
+                let (Loaded::Tag(name) | Loaded::Id(name)) = image;
+                let id = engine.images.find(name).ok().flatten().map_or_else(|| name.clone(), |image| image.id);
+                super::publish(&engine, "load", &id, name);
+            }
+            Ok::<_, Error>(())
+        }
+    };
+    let mut work = Box::pin(work);
+    // What fails before the first line has a status of its own.
+    let first = tokio::select! {
+        biased;
+        Some(first) = received.recv() => Some(first),
+        result = &mut work => { result?; received.try_recv().ok() }
+    };
+    let (lines, response) = respond::json_lines();
+    tokio::spawn(super::create::relay(work, first, received, lines));
+    Ok(response)
+}
