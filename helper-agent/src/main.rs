@@ -1,2 +1,13 @@
-//! placeholder
-fn main() {}
+//! `arca-helper`: runs in the helper VM, beside OVS and OVN.
+
+mod server;
+
+fn main() -> std::process::ExitCode {
+    match server::run() {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("arca-helper: {error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
