@@ -45,7 +45,7 @@ main() {
   fi
   version=$(package_version)
   [[ -n $version && -f $TARBALL ]] || fail "package $PACKAGE is not installed: run 'make setup' as root"
-  key=$( (printf '%s\n' "$version"; cat "$FRAGMENT" "${BASH_SOURCE[0]}") | sha256sum | cut -c1-32)
+  key=$( (echo "$version"; grep '^CONFIG_' "$FRAGMENT"; cat "${BASH_SOURCE[0]}") | sha256sum | cut -c1-32)
   if [[ ${1:-} == --key ]]; then echo "$key"; return; fi
 
   entry=$ARCA_CACHE/kernel/$key
