@@ -23,6 +23,7 @@ pub mod lenient;
 pub mod query;
 pub mod respond;
 pub mod server;
+pub mod status;
 mod version;
 
 mod auth;
@@ -44,6 +45,7 @@ pub use version::Version;
 pub fn router(engine: Arc<Engine>) -> Router {
     Router::new()
         .merge(system::routes())
+        .merge(status::routes())
         .merge(auth::routes())
         .merge(events::routes())
         .merge(images::routes())

@@ -1,4 +1,4 @@
-//! `/_ping`, `/version`, `/info`, `/system/df`, and what `arca daemon status` asks.
+//! `/_ping`, `/version`, `/info`, `/system/df`
 
 use std::sync::Arc;
 
@@ -20,7 +20,6 @@ pub(super) fn routes() -> Router<Arc<Engine>> {
         .route("/version", get(server_version))
         .route("/info", get(server_info))
         .route("/system/df", get(df))
-        .route("/_arca/status", get(status))
 }
 
 /// `Builder-Version: 1`: there is no BuildKit behind this socket.
@@ -86,9 +85,4 @@ async fn df(State(engine): State<Arc<Engine>>, query: Query) -> Result<Response>
         answer["BuildCache"] = json!([]);
     }
     Ok(respond::ok(&answer))
-}
-
-/// Not Docker's: for `arca daemon status`.
-async fn status(State(engine): State<Arc<Engine>>) -> Response {
-    respond::ok(&json!({"accelerator": engine.machine.accelerator.as_str(), "vms": engine.vms()}))
 }

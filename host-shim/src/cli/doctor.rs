@@ -1,0 +1,242 @@
+//! `arca doctor`: each prerequisite, what is wrong, what to do.
+
+use std::{
+    fmt,
+    fs::OpenOptions,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
+
+use super::{
+    CliResult,
+    lock::{Owner, owner},
+};
+use crate::{
+    config::{Config, Lookup, Machine, find_initramfs, find_kernel, find_program, find_vhost_device_vsock},
+    home::Home,
+};
+
+/// QEMU that is supported, and the one that is recommended.
+const QEMU: (u32, u32) = (7, 2);
+const QEMU_RECOMMENDED: u32 = 10;
+/// Free space below which pulls will soon fail, in MiB.
+const LITTLE_SPACE: u64 = 2048;
+
+/// How a check came out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Verdict {
+    /// Fine.
+    Ok,
+    /// Works, with a drawback; what to do.
+    Warn(String),
+    /// The daemon or its VMs cannot run; what to do.
+    Fail(String),
+}
+
+/// One line of the report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Check {
+    name: &'static str,
+    found: String,
+    verdict: Verdict,
+}
+
+impl Check {
+    fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Self { name, found: found.into(), verdict: Verdict::Ok }
+    }
+
+    fn warn(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { name, found: found.into(), verdict: Verdict::Warn(remedy.into()) }
+    }
+
+    fn fail(name: &'static str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { name, found: found.into(), verdict: Verdict::Fail(remedy.into()) }
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mark, remedy) = match &self.verdict {
+            Verdict::Ok => ("ok", None),
+            Verdict::Warn(remedy) => ("warn", Some(remedy)),
+            Verdict::Fail(remedy) => ("FAIL", Some(remedy)),
+        };
+        write!(f, "{mark:<5} {:<20} {}", self.name, self.found)?;
+        remedy.map_or(Ok(()), |remedy| write!(f, "\n{:27}-> {remedy}", ""))
+    }
+}
+
+pub(super) fn run() -> CliResult {
+    let home = Home::from_env()?;
+    let mut checks = Vec::new();
+    let config = match Config::load(&home) {
+        Ok(config) => {
+            checks.push(Check::ok("config.json", home.config().display().to_string()));
+            config
+        }
+        Err(error) => {
+            checks.push(Check::fail("config.json", super::chain(&error), "correct the file, or remove it"));
+            Config::default()
+        }
+    };
+    checks.push(folder(&home));
+    checks.push(space(home.root()));
+    checks.push(socket(&config, &home));
+    checks.push(qemu());
+    checks.push(lookup("kernel", &find_kernel(&config, &home)));
+    checks.push(lookup("initramfs", &find_initramfs(&config, &home)));
+    checks.push(lookup("vhost-device-vsock", &find_vhost_device_vsock()));
+    checks.push(lookup("mke2fs", &find_program("mke2fs", "install the package e2fsprogs")));
+    checks.push(kvm_device());
+    // The test boot needs all of the above.
+    if !checks.iter().any(|c| matches!(c.verdict, Verdict::Fail(_))) {
+        checks.push(accelerator(&config, &home)?);
+    }
+    for check in &checks {
+        println!("{check}");
+    }
+    let failed = checks.iter().filter(|c| matches!(c.verdict, Verdict::Fail(_))).count();
+    if failed == 0 {
+        println!("\nAll that the daemon needs is there.");
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("\n{failed} of {} checks failed.", checks.len());
+    Ok(ExitCode::FAILURE)
+}
+
+fn lookup(name: &'static str, lookup: &Lookup) -> Check {
+    match &lookup.found {
+        Some(path) => Check::ok(name, path.display().to_string()),
+        None => {
+            let places: Vec<_> = lookup.looked.iter().map(|p| p.display().to_string()).collect();
+            Check::fail(name, format!("not found at {}", places.join(", ")), lookup.remedy)
+        }
+    }
+}
+
+fn folder(home: &Home) -> Check {
+    let name = "ARCA_HOME";
+    let tried = home.create().and_then(|()| tempfile::tempfile_in(home.root()).map(drop));
+    match tried {
+        Ok(()) => Check::ok(name, home.root().display().to_string()),
+        Err(error) => {
+            Check::fail(name, format!("{}: {error}", home.root().display()), "set ARCA_HOME to a folder that you may write")
+        }
+    }
+}
+
+fn space(path: &Path) -> Check {
+    let name = "free space";
+    match nix::sys::statvfs::statvfs(path) {
+        Ok(found) => {
+            let mib = (u64::from(found.blocks_available()) * u64::from(found.fragment_size())) >> 20;
+            let text = format!("{mib} MiB at {}", path.display());
+            if mib < LITTLE_SPACE {
+                Check::warn(name, text, "free some space, or set ARCA_HOME to a folder on a larger disk")
+            } else {
+                Check::ok(name, text)
+            }
+        }
+        Err(error) => Check::warn(name, format!("unknown: {error}"), "check that ARCA_HOME exists"),
+    }
+}
+
+fn socket(config: &Config, home: &Home) -> Check {
+    let name = "API socket";
+    let path = config.socket(home);
+    let text = path.display().to_string();
+    if let Ok(Owner::Daemon(pid)) = owner(home) {
+        let pid = pid.map_or_else(|| "?".to_owned(), |p| p.to_string());
+        return Check::ok(name, format!("{text} (the daemon runs, pid {pid})"));
+    }
+    if UnixStream::connect(&path).is_ok() {
+        return Check::fail(name, format!("{text}: another daemon answers there"), "stop it, or set socketPath in config.json");
+    }
+    let parent = path.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
+    match nix::unistd::access(&parent, nix::unistd::AccessFlags::W_OK) {
+        Ok(()) => Check::ok(name, text),
+        Err(error) => {
+            Check::fail(name, format!("{text}: cannot write its folder: {error}"), "set socketPath in config.json")
+        }
+    }
+}
+
+fn qemu() -> Check {
+    let found = find_program("qemu-system-x86_64", "install the package qemu-system-x86");
+    let check = lookup("qemu", &found);
+    let Some(path) = found.found else { return check };
+    let output = Command::new(&path).arg("--version").stdin(Stdio::null()).output();
+    let version = output.ok().and_then(|o| qemu_version(&String::from_utf8_lossy(&o.stdout)));
+    let Some((major, minor)) = version else {
+        return Check::fail("qemu", format!("{}: does not tell its version", path.display()), "reinstall qemu-system-x86");
+    };
+    let text = format!("{} ({major}.{minor})", path.display());
+    if (major, minor) < QEMU {
+        Check::fail("qemu", text, format!("QEMU {}.{} or later is needed", QEMU.0, QEMU.1))
+    } else if major < QEMU_RECOMMENDED {
+        Check::warn("qemu", text, "works; QEMU 10 is recommended (on Debian 12: from bookworm-backports)")
+    } else {
+        Check::ok("qemu", text)
+    }
+}
+
+/// `QEMU emulator version 10.0.2 (Debian ...)`
+fn qemu_version(text: &str) -> Option<(u32, u32)> {
+    let version = text.lines().next()?.split("version ").nth(1)?;
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn kvm_device() -> Check {
+    let name = "/dev/kvm";
+    if let Ok(cpu) = std::fs::read_to_string("/proc/cpuinfo")
+        && cfg!(target_arch = "x86_64")
+        && !cpu.lines().any(|l| l.starts_with("flags") && l.split(' ').any(|f| f == "vmx" || f == "svm"))
+    {
+        let remedy = "switch virtualisation on in the firmware, or nested virtualisation in the host; until then VMs are \
+                      emulated: they work, slowly";
+        return Check::warn(name, "the CPU offers no virtualisation (no vmx or svm flag)", remedy);
+    }
+    match OpenOptions::new().read(true).write(true).open(name) {
+        Ok(_) => Check::ok(name, "may be used"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Check::warn(name, "is not there", "load the module kvm_intel or kvm_amd; until then VMs are emulated: slowly")
+        }
+        Err(error) => {
+            Check::warn(name, format!("may not be used: {error}"), "add yourself to its group: `adduser $USER kvm`, log in anew")
+        }
+    }
+}
+
+/// Boots a test VM where KVM might work.
+fn accelerator(config: &Config, home: &Home) -> Result<Check, Box<dyn std::error::Error>> {
+    let name = "accelerator";
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(match runtime.block_on(Machine::find(config, home)) {
+        Ok(machine) if machine.accelerator == runner::Accelerator::Kvm => Check::ok(name, "kvm"),
+        Ok(_) => Check::warn(name, "tcg: VMs are emulated, everything works slowly", "see /dev/kvm above"),
+        Err(error) => Check::fail(name, super::chain(&error), "see above"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_qemu() {
+        let debian = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)\nCopyright";
+        assert_eq!(qemu_version(debian), Some((7, 2)));
+        assert_eq!(qemu_version("QEMU emulator version 10.0.2 (Debian)"), Some((10, 0)));
+        assert_eq!(qemu_version("qemu: error"), None);
+    }
+
+    #[test]
+    fn lines_say_what_to_do() {
+        let line = Check::fail("kernel", "not found at /k", "run `make build`").to_string();
+        assert!(line.starts_with("FAIL  kernel") && line.ends_with("-> run `make build`"), "{line}");
+        assert!(!Check::ok("x", "y").to_string().contains("->"));
+    }
+}

@@ -1,0 +1,86 @@
+//! `arca daemon status`
+
+use std::process::ExitCode;
+
+use super::{
+    CliResult, client,
+    lock::{Owner, owner},
+};
+use crate::{
+    api::status::{Status, VmStatus},
+    config::Config,
+    error::Error,
+    home::Home,
+};
+
+pub(super) fn run() -> CliResult {
+    let home = Home::from_env()?;
+    let config = Config::load(&home)?;
+    let socket = config.socket(&home);
+    let Owner::Daemon(pid) = owner(&home)? else {
+        println!("arca: no daemon runs for {}; start one with `arca daemon start`", home.root().display());
+        return Ok(ExitCode::FAILURE);
+    };
+    let text = client::get(&socket, "/_arca/status").map_err(|error| {
+        let pid = pid.map_or_else(|| "?".to_owned(), |p| p.to_string());
+        Error::system(format!("the daemon (pid {pid}) does not answer on {}", socket.display())).because(error)
+    })?;
+    let status: Status = serde_json::from_str(&text)?;
+    println!("pid          {}", pid.map_or_else(|| "?".to_owned(), |p| p.to_string()));
+    println!("socket       {}", socket.display());
+    println!("accelerator  {}", status.accelerator);
+    println!("home         {}", home.root().display());
+    println!("log          {}", home.daemon_log().display());
+    println!("VMs          {}", status.vms.len());
+    if !status.vms.is_empty() {
+        println!();
+        print!("{}", table(&status.vms));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Columns as docker's, three blanks apart.
+fn table(vms: &[VmStatus]) -> String {
+    let head = ["CONTAINER ID", "NAME", "STATE", "PID", "MEMORY"].map(str::to_owned);
+    let rows = vms.iter().map(|vm| {
+        let id = vm.id.get(..12).unwrap_or(&vm.id).to_owned();
+        let pid = if vm.pid == 0 { "-".to_owned() } else { vm.pid.to_string() };
+        [id, vm.name.clone(), vm.state.clone(), pid, format!("{:.1} MiB", mib(vm.memory_kib))]
+    });
+    let rows: Vec<[String; 5]> = std::iter::once(head).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0) + 3;
+    let mut text = String::new();
+    for row in &rows {
+        let line: String = row.iter().enumerate().map(|(n, cell)| format!("{cell:<0$}", width(n))).collect();
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[allow(clippy::cast_precision_loss, reason = "one digit is shown")]
+fn mib(kib: u64) -> f64 {
+    kib as f64 / 1024.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let vm = |name: &str, pid| VmStatus {
+            id: "0123456789abcdef".into(),
+            name: name.into(),
+            state: "running".into(),
+            pid,
+            memory_kib: 1536,
+        };
+        assert_eq!(
+            table(&[vm("a", 7), vm("longer", 0)]),
+            "CONTAINER ID   NAME     STATE     PID   MEMORY\n\
+             0123456789ab   a        running   7     1.5 MiB\n\
+             0123456789ab   longer   running   -     1.5 MiB\n"
+        );
+    }
+}
