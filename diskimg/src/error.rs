@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// Result of this crate's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a disk could not be written.
+/// Why a disk could not be written. Each message is complete: it holds its cause, so there is no `source()`.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// One entry of the layer is refused.
@@ -15,7 +15,6 @@ pub enum Error {
         /// The entry's name as the archive has it (lossy UTF-8, shortened).
         entry: String,
         /// What is wrong with it.
-        #[source]
         fault: Fault,
     },
     /// The layer would exceed a limit; see [`crate::Limits`].
@@ -37,20 +36,20 @@ pub enum Error {
         reason: &'static str,
     },
     /// The layer stream could not be read (broken compression, truncated download, ...).
-    #[error("cannot read the layer after {offset} bytes: {source}")]
+    #[error("cannot read the layer after {offset} bytes: {cause}")]
     Read {
         /// Bytes of the decompressed stream that were read before.
         offset: u64,
         /// The reader's error.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Host file operation failed.
-    #[error("cannot {doing}: {source}")]
+    #[error("cannot {doing}: {cause}")]
     Io {
         /// What was being done.
         doing: String,
         /// The system's error.
-        source: io::Error,
+        cause: io::Error,
     },
     /// An earlier `apply` failed, so the tree is incomplete.
     #[error("an earlier layer failed to apply; discard this disk and start again")]
@@ -137,7 +136,7 @@ pub enum Fault {
 impl Error {
     pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let doing = doing.into();
-        move |source| Self::Io { doing, source }
+        move |cause| Self::Io { doing, cause }
     }
 
     pub(crate) fn entry(name: &[u8], fault: Fault) -> Self {

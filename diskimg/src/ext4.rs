@@ -62,7 +62,7 @@ fn mke2fs(path: &Path) -> Result<()> {
     let mut child = match child {
         Ok(child) => child,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Error::MkfsMissing),
-        Err(source) => return Err(Error::Io { doing: "run mke2fs".into(), source }),
+        Err(cause) => return Err(Error::Io { doing: "run mke2fs".into(), cause }),
     };
     let Some(stderr) = output_until_exit(&mut child, DEADLINE) else {
         // It may have ended meanwhile: both calls may fail then.

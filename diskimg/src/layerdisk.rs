@@ -15,6 +15,18 @@ use crate::tree::Tree;
 ///
 /// File contents go straight into the output; names and attributes stay in memory until [`Self::finish`].
 /// Blocking: call it off the async threads. The same archives give the same bytes.
+///
+/// Merging N layers shows what stacking N disks of one layer each would show, with these rules:
+/// - whiteouts hide lower layers only; an opaque whiteout drops what lower layers have in the directory;
+/// - a directory over a directory merges and takes the new owner, mode, time and attributes, anything else
+///   replaces what was there;
+/// - parents that no entry describes are directories of root's, mode 0755, dated 1970;
+/// - symlinks in a parent path are followed inside the tree if they are of the same layer, else replaced by a
+///   directory; `..` in an entry's path is refused;
+/// - a hard link shares its target's metadata (its own header is ignored); the target is looked up in the
+///   whole chain, so in a disk of one layer it must be in that layer;
+/// - PAX extended attributes are kept, except `trusted.overlay.*` and namespaces EROFS cannot store, which
+///   are counted in [`LayerStats::skipped_xattrs`].
 pub struct LayerDisk {
     data: DataArea,
     tree: Tree,

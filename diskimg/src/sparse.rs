@@ -21,10 +21,10 @@ pub fn clone_sparse(template: &Path, dest: &Path) -> Result<()> {
         .mode(0o600)
         .open(dest)
         .map_err(Error::io(format!("create disk {}", dest.display())))?;
-    copy(&from, &to).map_err(|source| {
+    copy(&from, &to).map_err(|cause| {
         // The copy's own error matters more than a failed clean-up.
         let _ = fs::remove_file(dest);
-        Error::Io { doing: format!("copy disk template to {}", dest.display()), source }
+        Error::Io { doing: format!("copy disk template to {}", dest.display()), cause }
     })
 }
 

@@ -167,3 +167,13 @@ fn a_chain_of_127_layers() {
     assert_eq!(paths(&tree), ["count", "l126"]);
     assert_eq!(tree["count"].data, b"126");
 }
+
+#[test]
+fn deleted_content_is_not_left_in_the_image() {
+    let secret = b"do not ship this, 32 bytes long.".repeat(1000);
+    let first = Archive::new().file("secret", &secret).file("kept", &[1; 9000]).done();
+    let (image, _) =
+        build(&[first, Archive::new().file(".wh.secret", b"").done()], Options::bottom()).unwrap();
+    assert_eq!(image.tree()["kept"].data, [1; 9000]);
+    assert!(!image.bytes().windows(32).any(|window| window == &secret[..32]));
+}

@@ -1,6 +1,7 @@
 //! Reads layer archives as a stream: headers through the `tar` crate, framing by ourselves so that extended
 //! headers are bounded (a PAX header may claim terabytes) and binary PAX values survive.
 
+mod content;
 mod number;
 mod pax;
 mod sparse;
@@ -8,6 +9,7 @@ mod sparse;
 use std::io::{self, Read};
 
 use crate::error::{Error, Fault, Result};
+pub(crate) use content::Content;
 use sparse::{PaxSparse, SparseMap};
 
 const BLOCK: usize = 512;
@@ -119,7 +121,7 @@ impl<R: Read> TarReader<R> {
 
     /// Content of the entry that `next_entry` gave last; holes read as zeros.
     pub(crate) fn content<'a>(&'a mut self, entry: &'a Entry) -> Content<'a, R> {
-        Content { tar: self, map: entry.sparse.as_ref(), piece: 0, pos: 0, size: entry.size }
+        Content::new(self, entry.sparse.as_ref(), entry.size)
     }
 
     fn entry(&mut self, header: &tar::Header, pending: Pending, size: u64) -> Result<Entry> {
@@ -341,7 +343,7 @@ impl<R: Read> TarReader<R> {
                     return Ok(n);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(Error::Read { offset: self.offset, source }),
+                Err(cause) => return Err(Error::Read { offset: self.offset, cause }),
             }
         }
     }
@@ -365,58 +367,5 @@ impl<R: Read> TarReader<R> {
 
     fn bad(&self, reason: &'static str) -> Error {
         Error::Tar { offset: self.offset, reason }
-    }
-}
-
-/// Content of a regular file.
-pub(crate) struct Content<'a, R> {
-    tar: &'a mut TarReader<R>,
-    map: Option<&'a SparseMap>,
-    piece: usize,
-    pos: u64,
-    size: u64,
-}
-
-impl<R: Read> Content<'_, R> {
-    /// Fills `buf` wholly; asking for more than the file has is an error.
-    pub(crate) fn read_exact(&mut self, buf: &mut [u8]) -> Result<()> {
-        if buf.len() as u64 > self.size - self.pos {
-            return Err(self.tar.bad("truncated"));
-        }
-        let Some(map) = self.map else { return self.stored(buf) };
-        let mut filled = 0;
-        while filled < buf.len() {
-            let left = (buf.len() - filled) as u64;
-            let Some(&(start, len)) = map.pieces.get(self.piece) else {
-                buf[filled..].fill(0);
-                self.pos += left;
-                return Ok(());
-            };
-            let (hole, n) =
-                if self.pos < start { (true, start - self.pos) } else { (false, start + len - self.pos) };
-            // Bounded by `left`, which is a buffer's length.
-            let n = n.min(left) as usize;
-            if hole {
-                buf[filled..filled + n].fill(0);
-                self.pos += n as u64;
-            } else {
-                self.stored(&mut buf[filled..filled + n])?;
-                if self.pos == start + len {
-                    self.piece += 1;
-                }
-            }
-            filled += n;
-        }
-        Ok(())
-    }
-
-    fn stored(&mut self, buf: &mut [u8]) -> Result<()> {
-        if self.tar.remaining < buf.len() as u64 {
-            return Err(self.tar.bad("truncated"));
-        }
-        self.tar.read_exact(buf)?;
-        self.tar.remaining -= buf.len() as u64;
-        self.pos += buf.len() as u64;
-        Ok(())
     }
 }
