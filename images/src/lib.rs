@@ -3,12 +3,27 @@
 //! Everything lives under one folder: `blobs/sha256/` (content by digest), `disks/` (EROFS layer disks),
 //! `images.redb` (images, tags, layers) and `tmp/` (half-made files, emptied when the store is opened).
 
+mod commit;
+mod compression;
 mod config;
+mod content;
+mod db;
+mod digest;
+mod disks;
 mod error;
+mod flight;
 mod image;
+mod lease;
+mod load;
+mod manifest;
 mod progress;
+mod pull;
+mod query;
 mod reference;
+mod registry;
+mod remove;
 mod store;
+mod sweep;
 
 pub use config::{ContainerConfig, Healthcheck, HistoryItem, ImageConfig, RootFs};
 pub use error::{Error, ErrorKind};

@@ -1,7 +1,7 @@
 //! Progress of pulls and loads, as the messages of docker's JSON stream.
 
 use std::{
-    sync::Mutex,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -101,15 +101,15 @@ impl Progress for tokio::sync::mpsc::UnboundedSender<ProgressEvent> {
 }
 
 /// The line of one layer, throttled.
-pub(crate) struct LayerProgress<'a> {
-    sink: &'a dyn Progress,
+pub(crate) struct LayerProgress {
+    sink: Arc<dyn Progress>,
     id: String,
     last: Mutex<Option<Instant>>,
 }
 
-impl<'a> LayerProgress<'a> {
-    pub(crate) fn new(sink: &'a dyn Progress, digest: &str) -> Self {
-        Self { sink, id: short_id(digest), last: Mutex::new(None) }
+impl LayerProgress {
+    pub(crate) fn new(sink: &Arc<dyn Progress>, digest: &str) -> Self {
+        Self { sink: Arc::clone(sink), id: short_id(digest), last: Mutex::new(None) }
     }
 
     /// A change of state: always sent.
@@ -215,7 +215,8 @@ mod tests {
     #[test]
     fn counts_are_throttled_but_the_last_is_sent() {
         let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
-        let layer = LayerProgress::new(&sender, "sha256:0123456789abcdef");
+        let sink: Arc<dyn Progress> = Arc::new(sender);
+        let layer = LayerProgress::new(&sink, "sha256:0123456789abcdef");
         for n in 1..=1000 {
             layer.count("Downloading", n, 1000);
         }

@@ -1,16 +1,30 @@
 //! The store as a whole: where things are, and how it is opened.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
+use time::OffsetDateTime;
 use tokio::io::AsyncRead;
 
 use crate::{
+    content::ContentStore,
+    db::{Db, digests},
+    disks::{DiskBuilder, Layer, plan},
     error::{Error, Result},
     image::{
         ContainerUse, DiskUsage, HistoryEntry, Image, Loaded, PruneFilters, Pulled, RegistryAuth, Removed,
     },
+    lease::Leases,
+    load,
     progress::Progress,
+    pull, query,
     reference::Reference,
+    registry::{Downloads, Http},
+    remove, sweep,
 };
 
 /// How a store is opened.
@@ -76,18 +90,49 @@ impl Default for Timeouts {
 
 /// The image store. Cheap to clone; all clones are one store.
 #[derive(Clone)]
-pub struct ImageStore;
+pub struct ImageStore {
+    inner: Arc<Inner>,
+}
+
+/// What all parts share.
+pub(crate) struct Inner {
+    pub(crate) db: Arc<Db>,
+    pub(crate) content: Arc<ContentStore>,
+    pub(crate) disks: Arc<DiskBuilder>,
+    pub(crate) leases: Leases,
+    pub(crate) http: Http,
+    pub(crate) downloads: Downloads,
+    pub(crate) max_disks: usize,
+    pub(crate) max_archive: u64,
+}
 
 impl ImageStore {
     /// Opens or makes the store, and removes what an earlier crash left half-made.
     ///
     /// Blocking, short. Errors: the folder cannot be written, or another process holds the database.
     pub fn open(options: Options) -> Result<Self> {
-        let _ = options;
-        Ok(Self)
+        let root = options.root.as_path();
+        fs::create_dir_all(root).map_err(Error::io("make the folder", root))?;
+        // The database first: its lock keeps a second daemon from emptying our temporary folder.
+        let db = Arc::new(Db::open(&root.join("images.redb"))?);
+        let content = Arc::new(ContentStore::open(root)?);
+        let disks = Arc::new(DiskBuilder::open(root, options.limits, Arc::clone(&content), Arc::clone(&db))?);
+        let inner = Inner {
+            db,
+            content,
+            disks,
+            leases: Leases::default(),
+            http: Http::new(&options)?,
+            downloads: Downloads::default(),
+            max_disks: options.max_lower_disks.max(1),
+            max_archive: options.max_archive,
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Pulls an image, and makes its layer disks. `platform` is `os[/arch[/variant]]`.
+    ///
+    /// Dropping the future ends the pull; layers that are complete stay for the next one.
     pub async fn pull(
         &self,
         reference: &Reference,
@@ -95,43 +140,77 @@ impl ImageStore {
         auth: Option<RegistryAuth>,
         progress: Arc<dyn Progress>,
     ) -> Result<Pulled> {
-        let _ = (reference, platform, auth, progress);
-        Err(Error::System("pull is not built yet".into()))
+        Box::pin(pull::pull(&self.inner, reference, platform, auth, progress)).await
     }
 
     /// Loads a docker or OCI archive, compressed or not.
+    ///
+    /// The end of `archive` must be its end of file: a caller that sees a cut upload must fail the read.
     pub async fn load(
         &self,
         archive: impl AsyncRead + Send + Unpin,
         progress: Arc<dyn Progress>,
     ) -> Result<Vec<Loaded>> {
-        let _ = (archive, progress);
-        Err(Error::System("load is not built yet".into()))
+        Box::pin(load::load(&self.inner, archive, progress)).await
     }
 
     /// Finds an image by name, digest, ID or ID prefix; `None` if there is none.
     pub fn find(&self, name_or_id: &str) -> Result<Option<Image>> {
-        let _ = name_or_id;
-        Ok(None)
+        let state = self.inner.db.state();
+        let id = query::resolve(&state, name_or_id)?;
+        id.and_then(|id| Some((state.images.get(&id)?, id)))
+            .map(|(record, id)| query::image(&state, &id, record))
+            .transpose()
     }
 
     /// As [`ImageStore::find`], with dockerd's `No such image` error.
     pub fn get(&self, name_or_id: &str) -> Result<Image> {
-        self.find(name_or_id)?.ok_or_else(|| Error::NotFound(format!("No such image: {name_or_id}")))
+        let id = query::resolve_existing(&self.inner.db.state(), name_or_id)?;
+        self.find(&id)?.ok_or_else(|| Error::NotFound(format!("No such image: {name_or_id}")))
+    }
+
+    /// An image by its full ID, even if it was removed by force and lives on for a stopped container.
+    pub fn get_for_container(&self, image_id: &str) -> Result<Image> {
+        let state = self.inner.db.state();
+        let record =
+            state.record(image_id).ok_or_else(|| Error::NotFound(format!("No such image: {image_id}")))?;
+        query::image(&state, image_id, record)
     }
 
     /// All images, newest first.
     pub fn list(&self) -> Result<Vec<Image>> {
-        Ok(Vec::new())
+        query::list(&self.inner.db.state())
     }
 
-    /// Sets `repo:tag` (`latest` if `tag` is empty) on an image; returns the familiar form.
+    /// Sets `repo:tag` on an image; returns the familiar form. `repo` may carry the tag itself; without any
+    /// it is `latest`.
     pub fn tag(&self, image: &str, repo: &str, tag: &str) -> Result<String> {
-        let _ = (image, repo, tag);
-        Err(Error::System("tag is not built yet".into()))
+        let named: Reference = repo.parse()?;
+        if named.digest().is_some() {
+            return Err(Error::InvalidParameter("refusing to create a tag with a digest reference".into()));
+        }
+        if named.familiar_name() == "sha256" {
+            return Err(Error::InvalidParameter(
+                "refusing to create an ambiguous tag using digest algorithm as name".into(),
+            ));
+        }
+        let named = if tag.is_empty() { named.tag_or_latest() } else { named.tagged(tag)? };
+        self.inner.db.update(|state| {
+            let id = query::resolve_existing(state, image)?;
+            if state.references.insert(named.to_string(), id.clone()).as_ref() != Some(&id)
+                && let Some(record) = state.images.get_mut(&id)
+            {
+                Arc::make_mut(record).last_tag_time = Some(OffsetDateTime::now_utc());
+            }
+            Ok(())
+        })?;
+        Ok(named.familiar())
     }
 
-    /// Removes a name or an image by dockerd's rules.
+    /// Removes a name or an image by dockerd's rules, and the content nothing else needs. Blocking.
+    ///
+    /// `in_use` tells which containers use an image, also of images that were removed by force. It is called
+    /// while the store decides: it must not call the store.
     pub fn remove(
         &self,
         name_or_id: &str,
@@ -139,35 +218,76 @@ impl ImageStore {
         noprune: bool,
         in_use: &dyn Fn(&str) -> Vec<ContainerUse>,
     ) -> Result<Vec<Removed>> {
-        let _ = (name_or_id, force, noprune, in_use);
-        Err(Error::System("remove is not built yet".into()))
+        let db = &self.inner.db;
+        let records = db.update(|state| remove::remove(state, name_or_id, force, noprune, in_use))?;
+        self.sweep(in_use)?;
+        Ok(records)
     }
 
-    /// Removes unused images; returns the records and the bytes reclaimed.
+    /// Removes unused images; returns the records and the bytes reclaimed. Blocking; `in_use` as for
+    /// [`ImageStore::remove`].
     pub fn prune(
         &self,
         dangling_only: bool,
         filters: &PruneFilters,
         in_use: &dyn Fn(&str) -> Vec<ContainerUse>,
     ) -> Result<(Vec<Removed>, u64)> {
-        let _ = (dangling_only, filters, in_use);
-        Ok((Vec::new(), 0))
+        let pruned = self.inner.db.update(|state| remove::prune(state, dangling_only, filters, in_use))?;
+        self.sweep(in_use)?;
+        Ok(pruned)
+    }
+
+    fn sweep(&self, in_use: &dyn Fn(&str) -> Vec<ContainerUse>) -> Result<()> {
+        let inner = &self.inner;
+        sweep::sweep(&inner.db, &inner.content, &inner.disks, &inner.leases, inner.max_disks, in_use)
     }
 
     /// The image's history, newest first.
     pub fn history(&self, image: &str) -> Result<Vec<HistoryEntry>> {
-        let _ = image;
-        Ok(Vec::new())
+        let image = self.get(image)?;
+        Ok(query::history(&self.inner.db.state(), &image))
     }
 
-    /// The EROFS disks of an image, lowest first; makes what is missing.
+    /// The EROFS disks of an image (full ID), lowest first, at most `max_lower_disks`; makes what is missing,
+    /// once for all callers. An image without layers has no disks.
     pub async fn disks(&self, image_id: &str) -> Result<Vec<PathBuf>> {
-        let _ = image_id;
-        Err(Error::System("disks is not built yet".into()))
+        let inner = &self.inner;
+        let state = inner.db.state();
+        let record =
+            state.record(image_id).ok_or_else(|| Error::NotFound(format!("No such image: {image_id}")))?;
+        let diff_ids: Vec<_> = digests(&record.layers).collect();
+        let plans = plan(&diff_ids, inner.max_disks);
+        let _lease = inner.leases.take(diff_ids.iter().cloned().chain(plans.iter().map(|p| p.key.clone())));
+        let mut paths = Vec::with_capacity(plans.len());
+        for plan in &plans {
+            let blob = |diff_id: &crate::digest::Digest| {
+                let known = state.layers.get(diff_id.as_str()).and_then(|layer| layer.blob.parse().ok());
+                known.ok_or_else(|| Error::Corrupt(format!("layer {diff_id} is lost: pull the image again")))
+            };
+            let layers = diff_ids[plan.layers.clone()].iter();
+            let layers = layers.map(|diff_id| Ok(Layer { diff_id: diff_id.clone(), blob: blob(diff_id)? }));
+            paths.push(inner.disks.ensure(plan, layers.collect::<Result<_>>()?, None).await?);
+        }
+        Ok(paths)
     }
 
-    /// What the images occupy.
+    /// What the images occupy. Blocking.
     pub fn disk_usage(&self) -> Result<DiskUsage> {
-        Ok(DiskUsage { layers_size: 0, images: Vec::new(), host_bytes: 0 })
+        let state = self.inner.db.state();
+        let (layers_size, shared) = query::shared_sizes(&state);
+        let images = query::list(&state)?;
+        let images = images.into_iter().map(|image| (shared.get(&image.id).copied().unwrap_or(0), image));
+        let images = images.map(|(shared, image)| (image, shared)).collect();
+        let host_bytes = folder_size(self.inner.content.folder())? + folder_size(&self.inner.disks.folder)?;
+        Ok(DiskUsage { layers_size, images, host_bytes })
     }
+}
+
+fn folder_size(folder: &Path) -> Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
+        // A file may be deleted meanwhile.
+        sum += entry.and_then(|entry| entry.metadata()).map_or(0, |metadata| metadata.len());
+    }
+    Ok(sum)
 }
