@@ -13,8 +13,23 @@ use crate::{
 
 /// moby's `events.validFilters`.
 const FILTERS: [&str; 17] = [
-    "config", "container", "daemon", "event", "id", "image", "label", "name", "network", "node", "plugin", "scope",
-    "secret", "service", "type", "volume", "from",
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "id",
+    "image",
+    "label",
+    "name",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
+    "from",
 ];
 
 pub(super) fn routes() -> Router<Arc<Engine>> {
@@ -52,5 +67,7 @@ async fn events(State(engine): State<Arc<Engine>>, query: Query) -> Result<Respo
 /// Nanoseconds since 1970.
 fn time(query: &Query, name: &str) -> Result<Option<i128>> {
     let Some(text) = query.get(name) else { return Ok(None) };
-    clock::parse_api(text).map(Some).ok_or_else(|| Error::invalid(format!("invalid value for {name}: {text:?}")))
+    clock::parse_api(text)
+        .map(Some)
+        .ok_or_else(|| Error::invalid(format!("invalid value for {name}: {text:?}")))
 }

@@ -122,7 +122,9 @@ mod tests {
     #[tokio::test]
     async fn too_large_is_refused() {
         let body = format!("{{\"Image\":\"{}\"}}", "x".repeat(MAX_BODY));
-        assert!(read(Some("application/json"), &body).await.unwrap_err().starts_with("request body too large"));
+        assert!(
+            read(Some("application/json"), &body).await.unwrap_err().starts_with("request body too large")
+        );
     }
 
     #[tokio::test]

@@ -4,7 +4,8 @@
 //! `#[serde(default)]` and must not use `#[serde(flatten)]`, which serde reads as a map.
 
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, Visitor, value::StringDeserializer,
+    DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, Visitor,
+    value::StringDeserializer,
 };
 use serde::forward_to_deserialize_any;
 use serde_json::{Error, Map, Value};
@@ -41,7 +42,11 @@ impl<'de> Deserializer<'de> for Lenient {
         if self.0.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -52,7 +57,9 @@ impl<'de> Deserializer<'de> for Lenient {
         visitor: V,
     ) -> Result<V::Value, Error> {
         match self.0 {
-            Value::Object(map) => visitor.visit_map(Object { rest: fold(map, fields).into_iter(), value: None }),
+            Value::Object(map) => {
+                visitor.visit_map(Object { rest: fold(map, fields).into_iter(), value: None })
+            }
             // Go leaves a struct at its zero value.
             Value::Null => visitor.visit_map(Object { rest: Map::new().into_iter(), value: None }),
             other => other.deserialize_any(visitor),

@@ -96,9 +96,10 @@ impl Filters {
         let mut filters = BTreeMap::new();
         for (key, values) in map {
             let values = match values {
-                Value::Array(list) => {
-                    list.into_iter().map(|v| v.as_str().map(str::to_owned).ok_or_else(invalid)).collect::<Result<_>>()?
-                }
+                Value::Array(list) => list
+                    .into_iter()
+                    .map(|v| v.as_str().map(str::to_owned).ok_or_else(invalid))
+                    .collect::<Result<_>>()?,
                 // As in Go, a value counts by being there, whatever its boolean says.
                 Value::Object(set) => set.into_iter().map(|(value, _)| value).collect(),
                 Value::Null => Vec::new(),
@@ -175,9 +176,16 @@ mod tests {
     #[test]
     fn booleans_as_moby_reads_them() {
         let query = Query::parse("a=1&b=false&c=&d=None&e=maybe&f&g=%200%20&h=No");
-        for (name, want) in
-            [("a", true), ("b", false), ("c", false), ("d", false), ("e", true), ("f", false), ("g", false), ("h", false)]
-        {
+        for (name, want) in [
+            ("a", true),
+            ("b", false),
+            ("c", false),
+            ("d", false),
+            ("e", true),
+            ("f", false),
+            ("g", false),
+            ("h", false),
+        ] {
             assert_eq!(query.bool(name), want, "{name}");
         }
         assert!(query.bool_or("absent", true));
@@ -199,7 +207,9 @@ mod tests {
         let new = Filters::parse(r#"{"status":["running"],"label":["a=b","c"]}"#).unwrap();
         let old = Filters::parse(r#"{"status":{"running":true},"label":{"a=b":true,"c":false}}"#).unwrap();
         assert_eq!(new, old);
-        assert!(new.labels("label", |k| [("a", "b"), ("c", "x")].into_iter().find(|(n, _)| *n == k).map(|(_, v)| v)));
+        assert!(new.labels("label", |k| {
+            [("a", "b"), ("c", "x")].into_iter().find(|(n, _)| *n == k).map(|(_, v)| v)
+        }));
         assert!(!new.labels("label", |k| (k == "a").then_some("b")));
         assert!(new.exact("status", "running") && !new.exact("status", "exited") && new.exact("name", "any"));
         for bad in ["[]", "{", r#"{"a":1}"#, r#"{"a":[1]}"#, "\"x\""] {
@@ -209,9 +219,13 @@ mod tests {
 
     #[test]
     fn filters_are_checked() {
-        let filters = Filters::parse(r#"{"dangling":["maybe"],"x":["true","false"],"y":["1"],"z":[]}"#).unwrap();
+        let filters =
+            Filters::parse(r#"{"dangling":["maybe"],"x":["true","false"],"y":["1"],"z":[]}"#).unwrap();
         assert_eq!(filters.check(&["dangling", "x", "y"]).unwrap_err().message, "invalid filter 'z'");
-        assert_eq!(filters.bool_or("dangling", false).unwrap_err().message, "invalid filter 'dangling=[maybe]'");
+        assert_eq!(
+            filters.bool_or("dangling", false).unwrap_err().message,
+            "invalid filter 'dangling=[maybe]'"
+        );
         assert!(filters.bool_or("x", false).is_err());
         assert!(filters.bool_or("y", false).unwrap());
         assert!(filters.bool_or("absent", true).unwrap());

@@ -45,7 +45,8 @@ pub fn empty(status: StatusCode) -> Response {
 }
 
 fn encode(value: &impl Serialize) -> Result<Bytes, Error> {
-    let mut text = serde_json::to_vec(value).map_err(|e| Error::system("cannot encode the answer").because(e))?;
+    let mut text =
+        serde_json::to_vec(value).map_err(|e| Error::system("cannot encode the answer").because(e))?;
     text.push(b'\n');
     Ok(text.into())
 }
@@ -123,7 +124,8 @@ impl LineSender {
     /// When the client is gone.
     pub async fn send_error(&self, error: &Error) -> Result<(), Gone> {
         log(error, status(error.kind));
-        self.send(&serde_json::json!({"errorDetail": {"message": error.message}, "error": error.message})).await
+        self.send(&serde_json::json!({"errorDetail": {"message": error.message}, "error": error.message}))
+            .await
     }
 
     /// Resolves when the client is gone.
@@ -157,7 +159,10 @@ mod tests {
     async fn errors_as_dockerd_writes_them() {
         let answer = text(Error::not_found("No such container: x").into_response()).await;
         assert_eq!(answer, (StatusCode::NOT_FOUND, "{\"message\":\"No such container: x\"}\n".into()));
-        assert_eq!(text(Error::not_modified().into_response()).await, (StatusCode::NOT_MODIFIED, String::new()));
+        assert_eq!(
+            text(Error::not_modified().into_response()).await,
+            (StatusCode::NOT_MODIFIED, String::new())
+        );
     }
 
     #[tokio::test]

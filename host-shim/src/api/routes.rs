@@ -1,6 +1,9 @@
 //! Every route of API v1.51: moby's api/swagger.yaml at v28.5.2 (107), and two that it does not document.
 
-use axum::{body::Body, http::{Request, StatusCode}};
+use axum::{
+    body::Body,
+    http::{Request, StatusCode},
+};
 use http_body_util::BodyExt;
 
 use super::tests::engine;
@@ -125,17 +128,16 @@ async fn every_route_answers() {
     let mut lacking = Vec::new();
     for (method, path) in ROUTES {
         let path = path.replace("{id}", "nosuch").replace("{name}", "nosuch");
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("/v1.51{path}"))
-            .body(Body::empty())
-            .unwrap();
+        let request =
+            Request::builder().method(method).uri(format!("/v1.51{path}")).body(Body::empty()).unwrap();
         let response = super::answer(router.clone(), request).await;
         let status = response.status();
         // Streams do not end; a page that is not found does.
         if status == StatusCode::NOT_FOUND {
             let body = response.into_body().collect().await.unwrap().to_bytes();
-            if String::from_utf8_lossy(&body).contains("page not found") || method == "HEAD" && path == "/_ping" {
+            if String::from_utf8_lossy(&body).contains("page not found")
+                || method == "HEAD" && path == "/_ping"
+            {
                 lacking.push(format!("{method} {path}"));
             }
         }

@@ -13,10 +13,10 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{UnixListener, UnixStream},
-    sync::{Semaphore, watch},
+    sync::Semaphore,
     time::timeout,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::error::{Error, Result};
 
@@ -63,7 +63,8 @@ impl Socket {
         };
         match std::fs::symlink_metadata(path) {
             Ok(found) if !found.file_type().is_socket() => {
-                let text = format!("{} exists and is not a socket: set socketPath in config.json", path.display());
+                let text =
+                    format!("{} exists and is not a socket: set socketPath in config.json", path.display());
                 return Err(Error::system(text));
             }
             Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
@@ -81,7 +82,8 @@ impl Socket {
             }
         }
         let listener = UnixListener::bind(path).map_err(|e| failed("bind", e))?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(|e| failed("open up", e))?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
+            .map_err(|e| failed("open up", e))?;
         let inode = std::fs::symlink_metadata(path).map_err(|e| failed("look at", e))?.ino();
         Ok(Self { listener, path: path.to_owned(), inode })
     }
@@ -102,13 +104,13 @@ impl Drop for Socket {
     }
 }
 
-/// Serves `router` until `stop` turns true; then running requests get [`Limits::drain`].
-pub async fn serve(socket: Socket, router: Router, limits: Limits, mut stop: watch::Receiver<bool>) {
+/// Serves `router` until `stop` is cancelled; then running requests get [`Limits::drain`].
+pub async fn serve(socket: Socket, router: Router, limits: Limits, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(limits.connections));
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = stop.cancelled() => break,
             accepted = accept(&socket.listener, &permits) => accepted,
         };
         match accepted {
@@ -142,7 +144,7 @@ async fn accept(
     Ok((stream, permit))
 }
 
-async fn connection(stream: UnixStream, router: Router, limits: Limits, mut stop: watch::Receiver<bool>) {
+async fn connection(stream: UnixStream, router: Router, limits: Limits, stop: CancellationToken) {
     let service = service_fn(move |request: Request<Incoming>| {
         let answer = super::answer(router.clone(), request.map(Body::new));
         async move {
@@ -163,7 +165,7 @@ async fn connection(stream: UnixStream, router: Router, limits: Limits, mut stop
     let mut connection = std::pin::pin!(connection);
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,
-        _ = stop.wait_for(|stop| *stop) => {
+        () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             timeout(limits.drain, connection).await.unwrap_or(Ok(()))
         }

@@ -26,7 +26,9 @@ pub(super) fn routes() -> Router<Arc<Engine>> {
         .merge(plugins())
         .route(
             "/distribution/{*rest}",
-            get(async || not_implemented("asking a registry about an image is not supported yet: docker pull it")),
+            get(async || {
+                not_implemented("asking a registry about an image is not supported yet: docker pull it")
+            }),
         )
         .route("/session", post(async || not_implemented(BUILD)))
         .route("/grpc", post(async || not_implemented(BUILD)))

@@ -59,7 +59,8 @@ async fn server_info(State(engine): State<Arc<Engine>>) -> Result<Response> {
 
 async fn df(State(engine): State<Arc<Engine>>, query: Query) -> Result<Response> {
     let wanted = |kind: &str| !query.has("type") || query.all("type").any(|t| t == kind);
-    let mut answer = json!({"LayersSize": 0, "Images": null, "Containers": null, "Volumes": null, "BuildCache": null});
+    let mut answer =
+        json!({"LayersSize": 0, "Images": null, "Containers": null, "Volumes": null, "BuildCache": null});
     if wanted("image") {
         let store = engine.images.clone();
         let usage = super::images::blocking(move || store.disk_usage()).await?;

@@ -12,9 +12,9 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
-    sync::watch,
     task::JoinHandle,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::server::{Limits, Socket, serve};
 use crate::{
@@ -50,7 +50,7 @@ pub(super) async fn engine() -> (TempDir, Arc<Engine>) {
 struct Daemon {
     dir: TempDir,
     engine: Arc<Engine>,
-    stop: watch::Sender<bool>,
+    stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
@@ -58,8 +58,8 @@ impl Daemon {
     async fn start(limits: Limits) -> Self {
         let (dir, engine) = engine().await;
         let socket = Socket::bind(&dir.path().join("s")).unwrap();
-        let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(serve(socket, super::router(engine.clone()), limits, stopped));
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(serve(socket, super::router(engine.clone()), limits, stop.clone()));
         Self { dir, engine, stop, task }
     }
 
@@ -75,7 +75,8 @@ impl Daemon {
     }
 
     async fn call(&self, method: &str, path: &str) -> (StatusCode, HeaderMap, String) {
-        let request = Request::builder().method(method).uri(path).header("host", "arca").body(Full::default()).unwrap();
+        let request =
+            Request::builder().method(method).uri(path).header("host", "arca").body(Full::default()).unwrap();
         read(self.send(request).await).await
     }
 
@@ -184,7 +185,8 @@ async fn info_has_dockerds_keys() {
 #[tokio::test]
 async fn events_are_flushed_at_once() {
     let daemon = Daemon::start(Limits::default()).await;
-    let request = Request::get("/events?filters=%7B%22type%22%3A%5B%22image%22%5D%7D").body(Full::default()).unwrap();
+    let request =
+        Request::get("/events?filters=%7B%22type%22%3A%5B%22image%22%5D%7D").body(Full::default()).unwrap();
     // The header comes although nothing has happened.
     let mut response = daemon.send(request).await;
     assert_eq!(response.status(), StatusCode::OK);
@@ -194,7 +196,9 @@ async fn events_are_flushed_at_once() {
     let event: Value = serde_json::from_slice(&frame).unwrap();
     assert_eq!((&event["Action"], &event["id"]), (&json!("pull"), &json!("busybox:latest")));
     assert!(frame.ends_with(b"\n"));
-    for bad in ["/events?since=yesterday", "/events?since=2&until=1", "/events?filters=%7B%22x%22%3A%5B%5D%7D"] {
+    for bad in
+        ["/events?since=yesterday", "/events?since=2&until=1", "/events?filters=%7B%22x%22%3A%5B%5D%7D"]
+    {
         assert_eq!(daemon.call("GET", bad).await.0, StatusCode::BAD_REQUEST, "{bad}");
     }
 }
@@ -215,7 +219,7 @@ async fn stop_ends_streams_and_takes_the_socket_away() {
     let limits = Limits { drain: Duration::from_millis(50), ..Limits::default() };
     let daemon = Daemon::start(limits).await;
     let response = daemon.send(Request::get("/events").body(Full::default()).unwrap()).await;
-    daemon.stop.send(true).unwrap();
+    daemon.stop.cancel();
     tokio::time::timeout(Duration::from_secs(5), daemon.task).await.unwrap().unwrap();
     assert!(!daemon.dir.path().join("s").exists());
     drop(response);
@@ -230,7 +234,10 @@ async fn sockets_are_replaced_only_when_dead() {
     std::fs::remove_file(&path).unwrap();
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let socket = Socket::bind(&path).unwrap();
-    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions()) & 0o777, 0o660);
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions()) & 0o777,
+        0o660
+    );
     assert!(Socket::bind(&path).unwrap_err().message.contains("another daemon answers"));
     drop(socket);
     assert!(!path.exists());
@@ -241,7 +248,10 @@ async fn a_request_that_is_too_large_is_refused() {
     let daemon = Daemon::start(Limits { header_bytes: 16 << 10, ..Limits::default() }).await;
     let path = format!("/{}", "x".repeat(32 << 10));
     let (status, ..) = daemon.call("GET", &path).await;
-    assert!(matches!(status, StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE), "{status}");
+    assert!(
+        matches!(status, StatusCode::URI_TOO_LONG | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+        "{status}"
+    );
 }
 
 #[tokio::test]

@@ -26,7 +26,9 @@ pub(super) fn routes() -> Router<Arc<Engine>> {
         .route("/volumes", get(list))
         .route(
             "/volumes/create",
-            post(async || not_implemented("volumes are not supported yet: use docker cp, or keep data in the container")),
+            post(async || {
+                not_implemented("volumes are not supported yet: use docker cp, or keep data in the container")
+            }),
         )
         .route("/volumes/prune", post(prune))
         .route("/volumes/{name}", get(inspect).put(update).delete(remove))

@@ -94,7 +94,8 @@ pub(super) fn stop() -> CliResult {
         println!("arca: no daemon runs for {}", home.root().display());
         return Ok(ExitCode::SUCCESS);
     };
-    let pid = pid.ok_or_else(|| Error::system(format!("{} has no pid in it: try again", home.lock().display())))?;
+    let pid =
+        pid.ok_or_else(|| Error::system(format!("{} has no pid in it: try again", home.lock().display())))?;
     kill(Pid::from_raw(pid), Signal::SIGTERM).map_err(|error| {
         Error::system(format!("cannot stop the daemon (pid {pid})")).because(io::Error::from(error))
     })?;

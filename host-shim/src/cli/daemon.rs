@@ -2,10 +2,8 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use super::{CliResult, lock::DaemonLock, logging};
 use crate::{
@@ -28,7 +26,8 @@ pub(super) fn run(detached: bool) -> CliResult {
     let home = Home::from_env()?;
     let config = Config::load(&home)?;
     home.create().map_err(|e| {
-        Error::system(format!("cannot make the folder {}: set ARCA_HOME to another", home.root().display())).because(e)
+        Error::system(format!("cannot make the folder {}: set ARCA_HOME to another", home.root().display()))
+            .because(e)
     })?;
     let lock = DaemonLock::take(&home)?;
     logging::start(config.log_level);
@@ -56,14 +55,15 @@ async fn serve(home: Home, config: Config) -> Result<()> {
     let socket = Socket::bind(&socket_path)?;
     tracing::info!(socket = %socket_path.display(), "ready");
 
-    let (stop, stopped) = watch::channel(false);
-    let serving = tokio::spawn(api::server::serve(socket, api::router(engine.clone()), Limits::default(), stopped));
+    let stop = CancellationToken::new();
+    let router = api::router(engine.clone());
+    let serving = tokio::spawn(api::server::serve(socket, router, Limits::default(), stop.clone()));
     let name = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     };
     tracing::info!(signal = name, "stopping; containers go on running");
-    let _ = stop.send(true);
+    stop.cancel();
     if let Err(error) = serving.await {
         tracing::error!(%error, "the API server was lost");
     }

@@ -121,9 +121,11 @@ fn folder(home: &Home) -> Check {
     let tried = home.create().and_then(|()| tempfile::tempfile_in(home.root()).map(drop));
     match tried {
         Ok(()) => Check::ok(name, home.root().display().to_string()),
-        Err(error) => {
-            Check::fail(name, format!("{}: {error}", home.root().display()), "set ARCA_HOME to a folder that you may write")
-        }
+        Err(error) => Check::fail(
+            name,
+            format!("{}: {error}", home.root().display()),
+            "set ARCA_HOME to a folder that you may write",
+        ),
     }
 }
 
@@ -152,14 +154,20 @@ fn socket(config: &Config, home: &Home) -> Check {
         return Check::ok(name, format!("{text} (the daemon runs, pid {pid})"));
     }
     if UnixStream::connect(&path).is_ok() {
-        return Check::fail(name, format!("{text}: another daemon answers there"), "stop it, or set socketPath in config.json");
+        return Check::fail(
+            name,
+            format!("{text}: another daemon answers there"),
+            "stop it, or set socketPath in config.json",
+        );
     }
     let parent = path.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
     match nix::unistd::access(&parent, nix::unistd::AccessFlags::W_OK) {
         Ok(()) => Check::ok(name, text),
-        Err(error) => {
-            Check::fail(name, format!("{text}: cannot write its folder: {error}"), "set socketPath in config.json")
-        }
+        Err(error) => Check::fail(
+            name,
+            format!("{text}: cannot write its folder: {error}"),
+            "set socketPath in config.json",
+        ),
     }
 }
 
@@ -170,7 +178,11 @@ fn qemu() -> Check {
     let output = Command::new(&path).arg("--version").stdin(Stdio::null()).output();
     let version = output.ok().and_then(|o| qemu_version(&String::from_utf8_lossy(&o.stdout)));
     let Some((major, minor)) = version else {
-        return Check::fail("qemu", format!("{}: does not tell its version", path.display()), "reinstall qemu-system-x86");
+        return Check::fail(
+            "qemu",
+            format!("{}: does not tell its version", path.display()),
+            "reinstall qemu-system-x86",
+        );
     };
     let text = format!("{} ({major}.{minor})", path.display());
     if (major, minor) < QEMU {
@@ -201,12 +213,16 @@ fn kvm_device() -> Check {
     }
     match OpenOptions::new().read(true).write(true).open(name) {
         Ok(_) => Check::ok(name, "may be used"),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Check::warn(name, "is not there", "load the module kvm_intel or kvm_amd; until then VMs are emulated: slowly")
-        }
-        Err(error) => {
-            Check::warn(name, format!("may not be used: {error}"), "add yourself to its group: `adduser $USER kvm`, log in anew")
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Check::warn(
+            name,
+            "is not there",
+            "load the module kvm_intel or kvm_amd; until then VMs are emulated: slowly",
+        ),
+        Err(error) => Check::warn(
+            name,
+            format!("may not be used: {error}"),
+            "add yourself to its group: `adduser $USER kvm`, log in anew",
+        ),
     }
 }
 

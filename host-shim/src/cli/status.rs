@@ -23,7 +23,8 @@ pub(super) fn run() -> CliResult {
     };
     let text = client::get(&socket, "/_arca/status").map_err(|error| {
         let pid = pid.map_or_else(|| "?".to_owned(), |p| p.to_string());
-        Error::system(format!("the daemon (pid {pid}) does not answer on {}", socket.display())).because(error)
+        Error::system(format!("the daemon (pid {pid}) does not answer on {}", socket.display()))
+            .because(error)
     })?;
     let status: Status = serde_json::from_str(&text)?;
     println!("pid          {}", pid.map_or_else(|| "?".to_owned(), |p| p.to_string()));

@@ -141,15 +141,18 @@ impl Config {
             }
             "defaultCpus" => {
                 let cpus = value.as_u64().filter(|n| (1..=MOST_CPUS).contains(n));
-                self.default_cpus =
-                    Some(cpus.and_then(|n| u32::try_from(n).ok()).ok_or_else(|| bad("a number from 1 to 255"))?);
+                self.default_cpus = Some(
+                    cpus.and_then(|n| u32::try_from(n).ok()).ok_or_else(|| bad("a number from 1 to 255"))?,
+                );
             }
             "defaultMemory" => {
                 self.default_memory = value
                     .as_u64()
                     .or_else(|| value.as_str().and_then(parse_size))
                     .filter(|n| (LEAST_MEMORY..=MOST_MEMORY).contains(n))
-                    .ok_or_else(|| bad("a size like \"4g\" or \"512m\", or a number of bytes; at least 128m"))?;
+                    .ok_or_else(|| {
+                        bad("a size like \"4g\" or \"512m\", or a number of bytes; at least 128m")
+                    })?;
             }
             _ => return Err(ConfigError::UnknownKey { path: file.to_owned(), key: key.to_owned() }),
         }
@@ -209,8 +212,14 @@ mod tests {
     #[test]
     fn refusals_name_file_key_and_allowed_values() {
         for (text, want) in [
-            (r#"{"kernel":"/k"}"#, r#"/h/config.json: unknown key "kernel"; allowed keys: networkBackend, kernelPath"#),
-            (r#"{"logLevel":"loud"}"#, r#"/h/config.json: logLevel is "loud"; allowed: "debug", "info", "warn", "error""#),
+            (
+                r#"{"kernel":"/k"}"#,
+                r#"/h/config.json: unknown key "kernel"; allowed keys: networkBackend, kernelPath"#,
+            ),
+            (
+                r#"{"logLevel":"loud"}"#,
+                r#"/h/config.json: logLevel is "loud"; allowed: "debug", "info", "warn", "error""#,
+            ),
             (r#"{"networkBackend":null}"#, r#"networkBackend is null; allowed: "ovs", "vmnet""#),
             (r#"{"defaultCpus":0}"#, "defaultCpus is 0; allowed: a number from 1 to 255"),
             (r#"{"defaultMemory":"4x"}"#, r#"defaultMemory is "4x"; allowed: a size"#),

@@ -81,7 +81,11 @@ fn path_folders() -> Vec<PathBuf> {
 fn places(configured: Option<&Path>, home: &Home, name: &str) -> Vec<PathBuf> {
     match configured {
         Some(path) => vec![path.to_owned()],
-        None => [Some(home.root().to_owned()), cache_current()].into_iter().flatten().map(|d| d.join(name)).collect(),
+        None => [Some(home.root().to_owned()), cache_current()]
+            .into_iter()
+            .flatten()
+            .map(|d| d.join(name))
+            .collect(),
     }
 }
 

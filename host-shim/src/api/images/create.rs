@@ -8,7 +8,9 @@ use axum::{
     http::{HeaderMap, Request},
     response::Response,
 };
-use base64::{Engine as _, alphabet, engine::DecodePaddingMode, engine::GeneralPurpose, engine::GeneralPurposeConfig};
+use base64::{
+    Engine as _, alphabet, engine::DecodePaddingMode, engine::GeneralPurpose, engine::GeneralPurposeConfig,
+};
 use images::{Progress, ProgressEvent, Reference, RegistryAuth};
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -150,7 +152,10 @@ mod tests {
         let json = r#"{"username":"me","password":"s>?~cret","serveraddress":"r"}"#;
         for text in [BASE64_URL_SAFE_NO_PAD.encode(json), BASE64_STANDARD.encode(json)] {
             let found = auth(&text).unwrap();
-            assert_eq!((found.username.as_deref(), found.password.as_deref()), (Some("me"), Some("s>?~cret")));
+            assert_eq!(
+                (found.username.as_deref(), found.password.as_deref()),
+                (Some("me"), Some("s>?~cret"))
+            );
         }
         let pair = format!(r#"{{"auth":"{}"}}"#, BASE64_STANDARD.encode("me:pass:word"));
         assert_eq!(auth(&BASE64_STANDARD.encode(pair)).unwrap().password.as_deref(), Some("pass:word"));

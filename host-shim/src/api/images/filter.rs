@@ -11,8 +11,11 @@ use crate::{
 };
 
 /// As Go's `path.Match`: `*` stops at a slash.
-const MATCH: MatchOptions =
-    MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: false };
+const MATCH: MatchOptions = MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: false,
+};
 
 /// What of the list is wanted.
 pub(super) struct Selection<'a> {
@@ -35,9 +38,8 @@ impl<'a> Selection<'a> {
         if let Some(until) = until(filters)? {
             before = Some(before.map_or(until, |b| b.min(until)));
         }
-        let pattern = |p: &String| {
-            Pattern::new(p).map_err(|_| Error::invalid(format!("syntax error in pattern: {p}")))
-        };
+        let pattern =
+            |p: &String| Pattern::new(p).map_err(|_| Error::invalid(format!("syntax error in pattern: {p}")));
         Ok(Self {
             filters,
             dangling: if filters.has("dangling") { Some(filters.bool_or("dangling", false)?) } else { None },

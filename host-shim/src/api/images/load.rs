@@ -25,9 +25,14 @@ impl Progress for Quiet {
     }
 }
 
-pub(super) async fn load(State(engine): State<Arc<Engine>>, query: Query, request: Request<Body>) -> Result<Response> {
+pub(super) async fn load(
+    State(engine): State<Arc<Engine>>,
+    query: Query,
+    request: Request<Body>,
+) -> Result<Response> {
     let (sender, mut received) = mpsc::unbounded_channel();
-    let progress: Arc<dyn Progress> = if query.bool("quiet") { Arc::new(Quiet(sender)) } else { Arc::new(sender) };
+    let progress: Arc<dyn Progress> =
+        if query.bool("quiet") { Arc::new(Quiet(sender)) } else { Arc::new(sender) };
     let body = request.into_body().into_data_stream().map_err(std::io::Error::other);
     let work = {
         let engine = engine.clone();
@@ -35,7 +40,8 @@ pub(super) async fn load(State(engine): State<Arc<Engine>>, query: Query, reques
             let loaded = engine.images.load(StreamReader::new(Box::pin(body)), progress).await?;
             for image in &loaded {
                 let (Loaded::Tag(name) | Loaded::Id(name)) = image;
-                let id = engine.images.find(name).ok().flatten().map_or_else(|| name.clone(), |image| image.id);
+                let id =
+                    engine.images.find(name).ok().flatten().map_or_else(|| name.clone(), |image| image.id);
                 super::publish(&engine, "load", &id, name);
             }
             Ok::<_, Error>(())

@@ -121,7 +121,8 @@ async fn post_one(
 
 async fn tag(engine: &Engine, name: &str, query: &Query) -> Result<Response> {
     let repo = query.get("repo").ok_or_else(|| Error::invalid("invalid reference format"))?.to_owned();
-    let (store, name, tag) = (engine.images.clone(), name.to_owned(), query.get("tag").unwrap_or("").to_owned());
+    let (store, name, tag) =
+        (engine.images.clone(), name.to_owned(), query.get("tag").unwrap_or("").to_owned());
     let (id, familiar) = blocking(move || {
         let id = store.get(&name)?.id;
         store.tag(&id, &repo, &tag).map(|familiar| (id, familiar))

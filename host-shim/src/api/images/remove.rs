@@ -42,9 +42,10 @@ pub(super) async fn prune(State(engine): State<Arc<Engine>>, query: Query) -> Re
         not_labels: filters.get("label!").to_vec(),
     };
     let asked = engine.clone();
-    let (removed, bytes) =
-        super::blocking(move || asked.images.prune(dangling, &selection, &|image| asked.containers_using(image)))
-            .await?;
+    let (removed, bytes) = super::blocking(move || {
+        asked.images.prune(dangling, &selection, &|image| asked.containers_using(image))
+    })
+    .await?;
     for record in &removed {
         if let Removed::Deleted(id) = record {
             publish(&engine, id, std::slice::from_ref(record));

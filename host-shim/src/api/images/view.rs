@@ -159,6 +159,9 @@ mod tests {
         for_old_clients(&mut value, Version { major: 1, minor: 51 });
         assert_eq!(value.get("VirtualSize"), None);
         for_old_clients(&mut value, Version { major: 1, minor: 42 });
-        assert_eq!((&value["VirtualSize"], &value["RepoTags"][0]), (&json!(1_985_064), &json!("<none>:<none>")));
+        assert_eq!(
+            (&value["VirtualSize"], &value["RepoTags"][0]),
+            (&json!(1_985_064), &json!("<none>:<none>"))
+        );
     }
 }
