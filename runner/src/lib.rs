@@ -4,13 +4,20 @@
 //! and goes on while the daemon is down. [`launch`] and [`adopt`] are how the daemon gets a [`Handle`] to one;
 //! [`logs`] is the json-file log both sides share; [`vmm`] hides the hypervisors.
 
+mod clock;
+mod container;
 mod error;
 mod exit;
+mod guest;
 mod launch;
 mod lock;
 pub mod logs;
+mod runner;
 mod serve;
+mod service;
 mod spec;
+mod state;
+mod stdio;
 pub mod vmm;
 
 pub use error::Error;

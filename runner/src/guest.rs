@@ -1,0 +1,61 @@
+//! Calls to the guest with deadlines; repeated when the connection was lost, since every RPC of it is idempotent.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+use tonic::{Code, Response, Status};
+
+use crate::Error;
+
+/// Pause before a repeat.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// Calls until an answer or the deadline; `stage` names the call in the error.
+///
+/// # Errors
+/// The guest's own errors unchanged, [`Error::Timeout`].
+pub(crate) async fn call<T, F, Fut>(stage: &'static str, within: Duration, mut request: F) -> Result<T, Error>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<Response<T>, Status>>,
+{
+    let deadline = Instant::now() + within;
+    let mut tail = String::new();
+    loop {
+        match timeout_at(deadline, request()).await {
+            Ok(Ok(answer)) => return Ok(answer.into_inner()),
+            Ok(Err(status)) if is_lost(&status) && Instant::now() + RETRY < deadline => {
+                tail = format!(" (last: {})", status.message());
+                sleep(RETRY).await;
+            }
+            Ok(Err(status)) if is_lost(&status) => return Err(Error::Timeout { stage, after: within, tail }),
+            Ok(Err(status)) => return Err(status.into()),
+            Err(_) => return Err(Error::Timeout { stage, after: within, tail }),
+        }
+    }
+}
+
+/// Whether the status tells of the connection, not of the request: tonic has `Unavailable` for a failed dial and `Unknown`
+/// or `Internal` with a source for a broken one, where a status sent by the peer has none.
+pub(crate) fn is_lost(status: &Status) -> bool {
+    status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn repeats_what_was_lost_and_keeps_what_was_said() {
+        let mut left = 3;
+        let answer = call("x", Duration::from_secs(1), || {
+            left -= 1;
+            async move { if left > 0 { Err(Status::unavailable("no")) } else { Ok(Response::new(left)) } }
+        });
+        assert_eq!(answer.await.unwrap(), 0);
+        let refused = call("x", Duration::from_secs(1), || async { Err::<Response<()>, _>(Status::not_found("n")) });
+        assert!(matches!(refused.await, Err(Error::Rpc(status)) if status.code() == Code::NotFound));
+        let silent = call("answer", Duration::from_secs(1), std::future::pending::<Result<Response<()>, _>>);
+        assert_eq!(silent.await.unwrap_err().to_string(), "no answer within 1s");
+    }
+}

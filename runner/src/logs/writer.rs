@@ -1,0 +1,191 @@
+//! The writing side, in the runner.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    entry::{LogStream, encode},
+    files::numbered,
+    lines::Lines,
+};
+use crate::{Error, clock};
+
+/// Appends output to a json-file log.
+#[derive(Debug)]
+pub(crate) struct LogWriter {
+    path: PathBuf,
+    file: File,
+    size: u64,
+    /// 0: no limit.
+    max_size: u64,
+    max_file: u32,
+    stdout: Lines,
+    stderr: Lines,
+    buffer: Vec<u8>,
+    /// The last write failed: told once, not for every line.
+    failing: bool,
+}
+
+impl LogWriter {
+    /// Opens the log at `path` for appending, or creates it.
+    pub(crate) fn open(path: &Path, max_size: u64, max_file: u32) -> Result<Self, Error> {
+        let open = || -> io::Result<(File, u64)> {
+            let file = OpenOptions::new().create(true).append(true).open(path)?;
+            let size = file.metadata()?.len();
+            Ok((file, size))
+        };
+        let (file, size) = open().map_err(Error::file("open", path))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            size,
+            max_size,
+            max_file: max_file.max(1),
+            stdout: Lines::new(LogStream::Stdout),
+            stderr: Lines::new(LogStream::Stderr),
+            buffer: Vec::new(),
+            failing: false,
+        })
+    }
+
+    /// Writes output; when this returns, all its full lines are in the file. A full disk loses lines, never the container.
+    pub(crate) fn write(&mut self, stream: LogStream, data: &[u8]) {
+        self.emit(stream, |lines, out| {
+            lines.push(data, now, |stream, time, line| encode(out, stream, time, line));
+        });
+    }
+
+    /// The stream is over: its unfinished line is written.
+    pub(crate) fn finish(&mut self, stream: LogStream) {
+        self.emit(stream, |lines, out| {
+            lines.flush(now, |stream, time, line| encode(out, stream, time, line));
+        });
+    }
+
+    fn emit(&mut self, stream: LogStream, cut: impl FnOnce(&mut Lines, &mut Vec<u8>)) {
+        let lines = match stream {
+            LogStream::Stdout => &mut self.stdout,
+            LogStream::Stderr => &mut self.stderr,
+        };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        cut(lines, &mut buffer);
+        match self.append(&buffer) {
+            Ok(()) => self.failing = false,
+            Err(error) if !self.failing => {
+                self.failing = true;
+                tracing::error!(%error, path = %self.path.display(), "log lines are being lost");
+            }
+            Err(_) => {}
+        }
+        buffer.clear();
+        self.buffer = buffer;
+    }
+
+    /// Writes whole entries, rotating between two of them where the file is full.
+    fn append(&mut self, mut entries: &[u8]) -> io::Result<()> {
+        while !entries.is_empty() {
+            if self.max_size > 0 && self.size >= self.max_size {
+                self.rotate()?;
+            }
+            let take = if self.max_size == 0 { entries.len() } else { until_full(entries, self.max_size - self.size) };
+            let (now, later) = entries.split_at(take);
+            self.file.write_all(now)?;
+            self.size += now.len() as u64;
+            entries = later;
+        }
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        if self.max_file == 1 {
+            self.file.set_len(0)?;
+        } else {
+            for number in (1..self.max_file).rev() {
+                match fs::rename(numbered(&self.path, number - 1), numbered(&self.path, number)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            self.file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+        }
+        self.size = 0;
+        Ok(())
+    }
+}
+
+/// Length of the entries up to and with the one that fills `room`, as docker does: a file is full once it is over its limit.
+fn until_full(entries: &[u8], room: u64) -> usize {
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    if entries.len() <= room {
+        return entries.len();
+    }
+    let from = room.saturating_sub(1);
+    entries[from..].iter().position(|byte| *byte == b'\n').map_or(entries.len(), |newline| from + newline + 1)
+}
+
+fn now() -> String {
+    clock::format(clock::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(path: &Path) -> Vec<String> {
+        let Ok(text) = fs::read(path) else { return Vec::new() };
+        text.split_inclusive(|byte| *byte == b'\n')
+            .map(|line| String::from_utf8(super::super::entry::decode(line).unwrap().line.to_vec()).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn rotates_between_entries_and_keeps_so_many_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.log");
+        let mut log = LogWriter::open(&path, 200, 3).unwrap();
+        let text: String = (0..20).map(|n| format!("line {n}\n")).collect();
+        log.write(LogStream::Stdout, text.as_bytes());
+        let mut seen = Vec::new();
+        for number in (0..3).rev() {
+            let file = numbered(&path, number);
+            assert!(fs::metadata(&file).unwrap().len() < 300);
+            seen.extend(texts(&file));
+        }
+        assert!(!numbered(&path, 3).exists());
+        assert_eq!(seen.last().unwrap(), "line 19\n");
+        let first: usize = seen[0].trim_start_matches("line ").trim().parse().unwrap();
+        assert_eq!(seen.len(), 20 - first, "no gap: {seen:?}");
+        // A reopened log goes on.
+        drop(log);
+        LogWriter::open(&path, 0, 1).unwrap().write(LogStream::Stderr, b"again\n");
+        assert_eq!(texts(&path).last().unwrap(), "again\n");
+    }
+
+    #[test]
+    fn one_file_is_truncated() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.log");
+        let mut log = LogWriter::open(&path, 100, 1).unwrap();
+        for n in 0..50 {
+            log.write(LogStream::Stdout, format!("{n}\n").as_bytes());
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(texts(&path).last().unwrap(), "49\n");
+        assert!(fs::metadata(&path).unwrap().len() < 200);
+    }
+
+    #[test]
+    fn an_unfinished_line_is_written_at_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.log");
+        let mut log = LogWriter::open(&path, 0, 1).unwrap();
+        log.write(LogStream::Stdout, b"$ ");
+        assert!(texts(&path).is_empty());
+        log.finish(LogStream::Stdout);
+        log.finish(LogStream::Stdout);
+        assert_eq!(texts(&path), ["$ "]);
+    }
+}
