@@ -22,7 +22,8 @@ pub(crate) fn now() -> Stamp {
 
 /// As text; years beyond 9999 become the epoch.
 pub(crate) fn format((seconds, nanos): Stamp) -> String {
-    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(seconds) * 1_000_000_000 + i128::from(nanos));
+    let time =
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(seconds) * 1_000_000_000 + i128::from(nanos));
     time.ok()
         .and_then(|time| time.format(NANO).ok())
         .unwrap_or_else(|| String::from("1970-01-01T00:00:00.000000000Z"))

@@ -50,7 +50,8 @@ pub(crate) async fn start(
 ) -> Result<StartContainerResponse, Status> {
     runner.machine.wait(Stage::Ready).await?;
     let mut outcome = claim(runner, request)?;
-    let started = outcome.wait_for(Option::is_some).await.map_err(|_| Status::unavailable("the runner ends"))?;
+    let started =
+        outcome.wait_for(Option::is_some).await.map_err(|_| Status::unavailable("the runner ends"))?;
     started.clone().unwrap_or_else(|| Err(Status::internal("no outcome")))
 }
 
@@ -109,11 +110,8 @@ async fn run(runner: &Arc<Runner>, request: StartContainerRequest) -> Result<Sta
         async move { guest.prepare(prepare).await }
     })
     .await?;
-    let create = CreateProcessRequest {
-        container_id: id.clone(),
-        process_id: id.clone(),
-        spec: Some(spec.clone()),
-    };
+    let create =
+        CreateProcessRequest { container_id: id.clone(), process_id: id.clone(), spec: Some(spec.clone()) };
     call("process made in the guest", SHORT, || {
         let (mut guest, create) = (guest.clone(), create.clone());
         async move { guest.create_process(create).await }

@@ -51,9 +51,7 @@ impl From<proto::runner::ExitRecord> for ExitRecord {
 pub fn read_exit(state_dir: &Path) -> Result<Option<ExitRecord>, Error> {
     let path = state_dir.join(EXIT);
     match fs::read(&path) {
-        Ok(text) => {
-            serde_json::from_slice(&text).map(Some).map_err(|source| Error::Damaged { path, source })
-        }
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|source| Error::Damaged { path, source }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::File { what: "read", path, source }),
     }

@@ -53,7 +53,8 @@ mod tests {
             async move { if left > 0 { Err(Status::unavailable("no")) } else { Ok(Response::new(left)) } }
         });
         assert_eq!(answer.await.unwrap(), 0);
-        let refused = call("x", Duration::from_secs(1), || async { Err::<Response<()>, _>(Status::not_found("n")) });
+        let refused =
+            call("x", Duration::from_secs(1), || async { Err::<Response<()>, _>(Status::not_found("n")) });
         assert!(matches!(refused.await, Err(Error::Rpc(status)) if status.code() == Code::NotFound));
         let silent = call("answer", Duration::from_secs(1), std::future::pending::<Result<Response<()>, _>>);
         assert_eq!(silent.await.unwrap_err().to_string(), "no answer within 1s");

@@ -80,7 +80,9 @@ pub async fn launch(arca: &Path, spec: &VmSpec) -> Result<Handle, Error> {
         match child.try_wait() {
             Ok(Some(status)) => break Error::Lost(format!("runner: {status}{}", tail(&log_path))),
             Ok(None) if Instant::now() < deadline => sleep(RETRY).await,
-            _ => break Error::Timeout { stage: "answer of the runner", after: LAUNCH, tail: tail(&log_path) },
+            _ => {
+                break Error::Timeout { stage: "answer of the runner", after: LAUNCH, tail: tail(&log_path) };
+            }
         }
     };
     if let Err(error) = child.kill().await {
@@ -165,8 +167,12 @@ impl Handle {
 
     /// Last resort: kills the runner, and with it all of its VM, if it still holds its lock. No exit record is written.
     pub async fn kill(&self) {
-        let Some(owner) = lock::owner(&self.run_dir).filter(|owner| owner.vm_id == self.vm_id) else { return };
-        let Some(pid) = i32::try_from(owner.pid).ok().and_then(rustix::process::Pid::from_raw) else { return };
+        let Some(owner) = lock::owner(&self.run_dir).filter(|owner| owner.vm_id == self.vm_id) else {
+            return;
+        };
+        let Some(pid) = i32::try_from(owner.pid).ok().and_then(rustix::process::Pid::from_raw) else {
+            return;
+        };
         // The runner leads its own session and group; its children carry a parent-death signal.
         for result in [
             rustix::process::kill_process_group(pid, rustix::process::Signal::KILL),

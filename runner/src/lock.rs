@@ -44,8 +44,8 @@ impl Lock {
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
         let owner = Owner { pid: std::process::id(), vm_id: vm_id.to_owned() };
-        let text = serde_json::to_vec(&owner)
-            .map_err(|source| Error::Damaged { path: path.clone(), source })?;
+        let text =
+            serde_json::to_vec(&owner).map_err(|source| Error::Damaged { path: path.clone(), source })?;
         file.set_len(0)
             .and_then(|()| file.rewind())
             .and_then(|()| file.write_all(&text))

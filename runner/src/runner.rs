@@ -2,11 +2,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use proto::{
-    ports,
-    runner::StartContainerResponse,
-    sandbox::sandbox_client::SandboxClient,
-};
+use proto::{ports, runner::StartContainerResponse, sandbox::sandbox_client::SandboxClient};
 use tokio::sync::{mpsc, watch};
 use tonic::{Status, transport::Channel};
 

@@ -55,7 +55,8 @@ const TAIL_LINES: usize = 15;
 pub fn serve(spec_path: &Path) -> ExitCode {
     let filter = EnvFilter::try_from_env("ARCA_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     // Somebody may have set one; then it is used.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(io::stderr).try_init();
+    let _ =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(io::stderr).try_init();
     match prepare(spec_path).and_then(|(spec, lock)| run(spec, lock)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -109,14 +110,13 @@ fn listen(runner: &Arc<Runner>) -> Result<JoinHandle<()>, Error> {
     remove_sockets(&[RUNNER_SOCKET]);
     let listener = UnixListener::bind(path).map_err(Error::file("bind", path))?;
     let gone = Arc::clone(runner);
-    let server = Server::builder().add_service(RunnerServer::new(Service(Arc::clone(runner)))).serve_with_incoming_shutdown(
-        UnixListenerStream::new(listener),
-        async move {
+    let server = Server::builder()
+        .add_service(RunnerServer::new(Service(Arc::clone(runner))))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move {
             let mut gone = gone.gone.subscribe();
             // The sender lives in the runner itself.
             let _ = gone.wait_for(|gone| *gone).await;
-        },
-    );
+        });
     Ok(tokio::spawn(async move {
         if let Err(error) = server.await {
             tracing::error!(%error, "the runner's socket");
@@ -178,7 +178,9 @@ async fn ready(runner: &Runner) -> Result<(), Error> {
     let boot = async {
         // A plain dial first: cheaper to repeat than a gRPC channel.
         let socket: PathBuf = runner.spec.vsock_socket();
-        dial::connect_until(&socket, ports::GUEST_CONTROL, Instant::now() + within).await.map_err(|_| late())?;
+        dial::connect_until(&socket, ports::GUEST_CONTROL, Instant::now() + within)
+            .await
+            .map_err(|_| late())?;
         let guest = runner.guest().ok_or_else(late)?;
         call("answer of the guest", within, || {
             let mut guest = guest.clone();
@@ -233,7 +235,13 @@ async fn shut_down(runner: &Arc<Runner>, vm: &dyn Vm, grace: Duration) {
     let finished = timeout(grace, orderly).await.is_ok();
     stop_hard(vm).await;
     if runner.machine.get().stage == Stage::Running {
-        record_exit(runner, KILLED, false, clock::now(), format!("the VM was powered off by force after {grace:?}"));
+        record_exit(
+            runner,
+            KILLED,
+            false,
+            clock::now(),
+            format!("the VM was powered off by force after {grace:?}"),
+        );
     } else if !runner.machine.get().is_final() {
         tracing::info!(finished, "shut down without a container");
         fail(runner, "the VM was shut down".into());
@@ -242,7 +250,8 @@ async fn shut_down(runner: &Arc<Runner>, vm: &dyn Vm, grace: Duration) {
 
 async fn kill_main(runner: &Runner, within: Duration) {
     let (Some(guest), Some(id)) = (runner.guest(), runner.container_id()) else { return };
-    let request = SignalProcessRequest { container_id: id.clone(), process_id: id, signal: SIGKILL, all: true };
+    let request =
+        SignalProcessRequest { container_id: id.clone(), process_id: id, signal: SIGKILL, all: true };
     let killed = call("signal in the guest", within, || {
         let (mut guest, request) = (guest.clone(), request.clone());
         async move { guest.signal_process(request).await }

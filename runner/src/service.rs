@@ -5,17 +5,12 @@ use std::{pin::Pin, sync::Arc};
 use futures::Stream;
 use proto::runner::{
     AttachRequest, AttachResponse, ExitRecord, GetStatusRequest, GetStatusResponse, ShutdownRequest,
-    ShutdownResponse, Stage, StartContainerRequest, StartContainerResponse, WaitExitRequest, WaitStageRequest,
-    attach_request, runner_server,
+    ShutdownResponse, Stage, StartContainerRequest, StartContainerResponse, WaitExitRequest,
+    WaitStageRequest, attach_request, runner_server,
 };
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{
-    container,
-    runner::Runner,
-    state::State,
-    stdio::Input,
-};
+use crate::{container, runner::Runner, state::State, stdio::Input};
 
 /// Grace of a shutdown that names none, in milliseconds.
 const DEFAULT_GRACE_MS: u32 = 10_000;
@@ -74,7 +69,10 @@ impl runner_server::Runner for Service {
         Ok(Response::new(record.into()))
     }
 
-    async fn shutdown(&self, request: Request<ShutdownRequest>) -> Result<Response<ShutdownResponse>, Status> {
+    async fn shutdown(
+        &self,
+        request: Request<ShutdownRequest>,
+    ) -> Result<Response<ShutdownResponse>, Status> {
         let grace = match request.into_inner().grace_ms {
             0 => DEFAULT_GRACE_MS,
             grace => grace,

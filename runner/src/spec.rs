@@ -111,7 +111,9 @@ impl VmSpec {
     /// [`Error::Spec`] with the field at fault.
     pub fn check(&self) -> Result<(), Error> {
         let bad = |text: String| Err(Error::Spec(text));
-        if self.vm_id.is_empty() || !self.vm_id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+        if self.vm_id.is_empty()
+            || !self.vm_id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        {
             return bad(format!("vm_id {:?}: letters, digits, '-' and '_' only", self.vm_id));
         }
         if self.cpus == 0 || self.cpus > 255 {

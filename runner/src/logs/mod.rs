@@ -14,3 +14,6 @@ mod writer;
 pub use entry::{Entry, LogStream};
 pub use reader::{Query, read};
 pub(crate) use writer::LogWriter;
+
+#[cfg(test)]
+mod tests;

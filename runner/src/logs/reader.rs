@@ -55,7 +55,11 @@ impl Default for Query {
 /// Reads the log at `path` and its rotated files, oldest first. A following read ends once `ended` is true (or its sender
 /// is gone) and everything was read. A log that does not exist (yet) is an empty one. Call it within a tokio runtime.
 #[must_use]
-pub fn read(path: PathBuf, query: Query, ended: watch::Receiver<bool>) -> ReceiverStream<Result<Entry, Error>> {
+pub fn read(
+    path: PathBuf,
+    query: Query,
+    ended: watch::Receiver<bool>,
+) -> ReceiverStream<Result<Entry, Error>> {
     let (sender, receiver) = mpsc::channel(64);
     tokio::spawn(async move {
         let mut reader = Reader { path, query, out: sender };
@@ -149,7 +153,9 @@ impl Reader {
         while let Some(line) = cursor.next()? {
             match decode(line) {
                 Ok(entry) => self.send(entry).await?,
-                Err(error) => tracing::warn!(path = %self.path.display(), %error, "damaged log entry skipped"),
+                Err(error) => {
+                    tracing::warn!(path = %self.path.display(), %error, "damaged log entry skipped")
+                }
             }
         }
         Ok(())

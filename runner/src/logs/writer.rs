@@ -90,7 +90,11 @@ impl LogWriter {
             if self.max_size > 0 && self.size >= self.max_size {
                 self.rotate()?;
             }
-            let take = if self.max_size == 0 { entries.len() } else { until_full(entries, self.max_size - self.size) };
+            let take = if self.max_size == 0 {
+                entries.len()
+            } else {
+                until_full(entries, self.max_size - self.size)
+            };
             let (now, later) = entries.split_at(take);
             self.file.write_all(now)?;
             self.size += now.len() as u64;

@@ -92,7 +92,11 @@ impl Unacked {
         }
         self.acked = self.acked.max(offset);
         // An end of input is kept until the process has ended: its receipt is not told.
-        while self.chunks.front().is_some_and(|chunk| !chunk.eof && chunk.offset + chunk.data.len() as u64 <= offset) {
+        while self
+            .chunks
+            .front()
+            .is_some_and(|chunk| !chunk.eof && chunk.offset + chunk.data.len() as u64 <= offset)
+        {
             self.chunks.pop_front();
             self.unsent = self.unsent.saturating_sub(1);
         }
@@ -112,7 +116,8 @@ mod tests {
         let mut input = Unacked::default();
         input.push(Bytes::from(vec![1; 300 << 10]));
         assert!(!input.has_room());
-        let sent: Vec<_> = std::iter::from_fn(|| input.next()).map(|chunk| (chunk.offset, chunk.data.len())).collect();
+        let sent: Vec<_> =
+            std::iter::from_fn(|| input.next()).map(|chunk| (chunk.offset, chunk.data.len())).collect();
         assert_eq!(sent.len(), 5);
         assert_eq!(sent[1], (64 << 10, 64 << 10));
         input.ack(&ack(64 << 10));

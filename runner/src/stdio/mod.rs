@@ -8,3 +8,8 @@ mod queue;
 pub(crate) use hub::Hub;
 pub(crate) use input::Input;
 pub(crate) use pump::{Pump, Wanted};
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;

@@ -141,7 +141,11 @@ impl Pump {
         };
         let responses = timeout(OPEN, opening)
             .await
-            .map_err(|_| Error::Timeout { stage: "stdio stream of the guest", after: OPEN, tail: String::new() })??
+            .map_err(|_| Error::Timeout {
+                stage: "stdio stream of the guest",
+                after: OPEN,
+                tail: String::new(),
+            })??
             .into_inner();
         self.told = (0, 0);
         self.session = Some(Session { requests, responses });

@@ -186,7 +186,10 @@ mod tests {
             let strip = |arg: &String| {
                 arg.split(',').filter(|part| !part.starts_with("serial=")).collect::<Vec<_>>().join(",")
             };
-            args.windows(2).filter(|pair| pair[0] == "-device").map(|pair| strip(&pair[1])).collect::<Vec<_>>()
+            args.windows(2)
+                .filter(|pair| pair[0] == "-device")
+                .map(|pair| strip(&pair[1]))
+                .collect::<Vec<_>>()
         };
         let bare = VmSpec { disks: Vec::new(), ..spec() };
         assert_eq!(devices(&bare), devices(&spec()));

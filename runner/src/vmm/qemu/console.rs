@@ -61,7 +61,8 @@ impl Console {
     fn compact(&mut self) -> io::Result<()> {
         let Some(file) = &mut self.file else { return Ok(()) };
         let temporary = self.path.with_extension("tmp");
-        let mut fresh = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
+        let mut fresh =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
         let mut buffer = Vec::new();
         file.seek(SeekFrom::Start(0))?;
         file.take(HEAD).read_to_end(&mut buffer)?;

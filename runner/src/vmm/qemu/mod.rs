@@ -71,7 +71,9 @@ async fn boot(spec: &VmSpec) -> Result<QemuVm, Error> {
     for socket in [args::VHOST_SOCKET, VSOCK_SOCKET] {
         let path = spec.run_dir.join(socket);
         match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::file("remove", &path)(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::file("remove", &path)(error));
+            }
             _ => {}
         }
     }
