@@ -6,6 +6,7 @@ use std::{
 };
 
 use tokio::sync::{oneshot, watch};
+use tokio_util::task::TaskTracker;
 
 use super::{
     archive::Files,
@@ -48,7 +49,7 @@ pub struct Seen {
     pub error: String,
     /// The main process runs.
     pub running: bool,
-    /// A VM of an earlier run is still being powered off.
+    /// A VM has the disks: it boots, runs or is being powered off.
     pub busy: bool,
     /// The container is gone.
     pub removed: bool,
@@ -61,6 +62,8 @@ pub struct Run {
     pub vm: runner::Handle,
     /// Becomes true when the main process has ended and its log is complete.
     pub ended: watch::Sender<bool>,
+    /// Tasks that carry output to attached clients: the VM stays until they are done.
+    pub(crate) attached: TaskTracker,
 }
 
 /// Who wants the stdio of a container: handed streams at once while it runs, else when it starts.
