@@ -52,7 +52,7 @@ impl<'de> Deserializer<'de> for Lenient {
 
     fn deserialize_struct<V: Visitor<'de>>(
         self,
-        _: &'static str,
+        name: &'static str,
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
@@ -62,7 +62,7 @@ impl<'de> Deserializer<'de> for Lenient {
             }
             // Go leaves a struct at its zero value.
             Value::Null => visitor.visit_map(Object { rest: Map::new().into_iter(), value: None }),
-            other => other.deserialize_any(visitor),
+            _ => Err(serde::de::Error::custom(format_args!("expected an object for {name}"))),
         }
     }
 
