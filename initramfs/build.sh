@@ -17,8 +17,8 @@ main() {
   # Panic messages hold paths of the sources: without this, the folder one builds in changes the bytes.
   export CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo --remap-path-prefix=$ARCA_ROOT=/arca"
   say "initramfs: arca-init for $TARGET"
-  cargo build --quiet --profile guest -p guest-init --target "$TARGET"
-  cargo build --quiet -p initramfs
+  cargo build --profile guest -p guest-init --target "$TARGET"
+  cargo build -p initramfs
   target_dir=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
   init=$target_dir/$TARGET/guest/arca-init
   # A stub of the crate that names no binary yields one called like the crate.

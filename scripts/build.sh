@@ -9,4 +9,4 @@ cd "$ARCA_ROOT"
 "$ARCA_ROOT/scripts/setup.sh" build
 "$ARCA_ROOT/kernel/build.sh"
 "$ARCA_ROOT/initramfs/build.sh"
-timed "arca: the host's program (first time: several minutes)" cargo build --quiet --release -p host-shim
+timed "arca: the host's program (first time: several minutes)" cargo build --release -p host-shim

@@ -27,11 +27,14 @@ done
 printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n' >"$root/etc/passwd"
 printf 'root:x:0:\nnogroup:x:65534:\n' >"$root/etc/group"
 
-deterministic_tar() { tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --format=gnu "$@"; }
+# deterministic_tar FOLDER OUT: names without "./", as other builders write them.
+deterministic_tar() {
+  (cd "$1" && tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --format=gnu -cf "$2" -- *)
+}
 sha() { sha256sum "$1" | cut -d' ' -f1; }
 
 mkdir "$work/image"
-deterministic_tar -C "$root" -cf "$work/layer.tar" .
+deterministic_tar "$root" "$work/layer.tar"
 layer=$(sha "$work/layer.tar")
 mkdir "$work/image/$layer"
 mv "$work/layer.tar" "$work/image/$layer/layer.tar"
@@ -42,6 +45,6 @@ config=$(sha "$work/config.json")
 mv "$work/config.json" "$work/image/$config.json"
 printf '[{"Config":"%s.json","RepoTags":["%s"],"Layers":["%s/layer.tar"]}]\n' "$config" "$name" "$layer" >"$work/image/manifest.json"
 mkdir -p "$(dirname "$out")"
-deterministic_tar -C "$work/image" -cf "$work/out.tar" .
+deterministic_tar "$work/image" "$work/out.tar"
 install_file "$work/out.tar" "$out"
 say "image: $name in $out, $(stat -c %s "$out") bytes"

@@ -7,7 +7,7 @@ cd "$ARCA_ROOT"
 
 "$ARCA_ROOT/scripts/setup.sh" lint
 timed "cargo fmt" cargo fmt --all --check
-timed "cargo clippy" cargo clippy --quiet --workspace --all-targets -- -D warnings
+timed "cargo clippy" cargo clippy --workspace --all-targets -- -D warnings
 deny=$ARCA_TOOLS/bin/cargo-deny
 timed "cargo deny" "$deny" --workspace check
 if command -v shellcheck >/dev/null 2>&1; then

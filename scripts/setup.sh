@@ -126,12 +126,11 @@ rust() {
   has rustup || fail "rustup lacks; see https://rustup.rs, or run:
     curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal"
   cargo --version >/dev/null 2>&1 || timed "rustup: installing the stable toolchain" rustup toolchain install stable --profile minimal
-  local components
-  components=$(rustup component list --installed; rustup target list --installed)
-  for c in rustfmt clippy; do
-    grep -q "^$c" <<<"$components" || timed "rustup: adding $c" rustup component add "$c"
+  local component
+  for component in rustfmt clippy; do
+    cargo "${component/rustfmt/fmt}" --version >/dev/null 2>&1 || timed "rustup: adding $component" rustup component add "$component"
   done
-  grep -qx "$MUSL" <<<"$components" || timed "rustup: adding $MUSL" rustup target add "$MUSL"
+  [[ -d $(rustc --print target-libdir --target "$MUSL") ]] || timed "rustup: adding $MUSL" rustup target add "$MUSL"
 }
 
 # cargo_tool NAME VERSION MINUTES: a program from crates.io into the cache folder.
