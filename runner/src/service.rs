@@ -87,14 +87,13 @@ impl runner_server::Runner for Service {
 /// Takes a client's input until it ends its half or leaves.
 async fn take_input(runner: &Runner, mut requests: Streaming<AttachRequest>, stdin: bool) {
     while let Ok(Some(request)) = requests.message().await {
-        match request.kind {
-            Some(attach_request::Kind::Stdin(data)) if stdin => {
-                if runner.stdin.send(Input::Data(data)).await.is_err() {
-                    return;
-                }
-            }
+        let data = match request.kind {
+            Some(attach_request::Kind::Stdin(data)) if stdin => data,
             Some(attach_request::Kind::StdinEof(true)) => break,
-            _ => {}
+            _ => continue,
+        };
+        if runner.stdin.send(Input::Data(data)).await.is_err() {
+            return;
         }
     }
     if stdin {

@@ -55,7 +55,7 @@ mod linux {
         /// The next event; which it is does not matter: the caller looks again.
         pub(super) async fn next(&mut self) {
             if self.0.next().await.is_none() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         }
     }

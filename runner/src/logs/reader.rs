@@ -154,7 +154,7 @@ impl Reader {
             match decode(line) {
                 Ok(entry) => self.send(entry).await?,
                 Err(error) => {
-                    tracing::warn!(path = %self.path.display(), %error, "damaged log entry skipped")
+                    tracing::warn!(path = %self.path.display(), %error, "damaged log entry skipped");
                 }
             }
         }
