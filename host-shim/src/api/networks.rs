@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Id of the network `none`; the same everywhere, since it is the same everywhere.
-pub const NONE_ID: &str = "6e6f6e65000000000000000000000000000000000000000000000000000000a0";
+pub(crate) const NONE_ID: &str = "6e6f6e65000000000000000000000000000000000000000000000000000000a0";
 /// When it was made: with the engine.
 const CREATED: &str = "2026-11-21T00:00:00Z";
 /// moby's `network.AcceptedFilters`.

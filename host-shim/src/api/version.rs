@@ -7,9 +7,9 @@ use axum::{
 };
 
 /// What the daemon speaks, and speaks to a client that names no version.
-pub const CURRENT: Version = Version { major: 1, minor: 51 };
+pub(super) const CURRENT: Version = Version { major: 1, minor: 51 };
 /// The oldest it speaks.
-pub const OLDEST: Version = Version { major: 1, minor: 24 };
+pub(super) const OLDEST: Version = Version { major: 1, minor: 24 };
 
 /// An API version; in the extensions of every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

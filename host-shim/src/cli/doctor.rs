@@ -133,6 +133,7 @@ fn space(path: &Path) -> Check {
     let name = "free space";
     match nix::sys::statvfs::statvfs(path) {
         Ok(found) => {
+            #[allow(clippy::useless_conversion, reason = "narrower on macOS")]
             let mib = (u64::from(found.blocks_available()) * u64::from(found.fragment_size())) >> 20;
             let text = format!("{mib} MiB at {}", path.display());
             if mib < LITTLE_SPACE {

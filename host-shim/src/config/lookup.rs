@@ -22,7 +22,10 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    fn new(what: &'static str, remedy: &'static str, looked: Vec<PathBuf>) -> Self {
+    fn new(what: &'static str, remedy: &'static str, mut looked: Vec<PathBuf>) -> Self {
+        // A PATH may name a folder twice.
+        let mut seen = std::collections::HashSet::new();
+        looked.retain(|path| seen.insert(path.clone()));
         let found = looked.iter().find(|p| p.is_file()).cloned();
         Self { what, found, looked, remedy }
     }
@@ -68,9 +71,7 @@ pub fn find_vhost_device_vsock() -> Lookup {
 #[must_use]
 pub fn find_program(name: &'static str, remedy: &'static str) -> Lookup {
     let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    let mut looked = path_folders();
-    looked.extend(sbin.into_iter().filter(|d| !path_folders().contains(d)));
-    Lookup::new(name, remedy, looked.into_iter().map(|d| d.join(name)).collect())
+    Lookup::new(name, remedy, path_folders().into_iter().chain(sbin).map(|d| d.join(name)).collect())
 }
 
 fn path_folders() -> Vec<PathBuf> {
