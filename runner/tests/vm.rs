@@ -37,7 +37,7 @@ fn spec(dir: &Path, id: &str) -> VmSpec {
         state_dir: dir.join("state"),
         kernel: file("ARCA_TEST_KERNEL", &format!("{root}/build/kernel/bzImage")),
         initramfs: file("ARCA_TEST_INITRAMFS", &format!("{root}/build/initramfs.cpio")),
-        qemu: "qemu-system-x86_64".into(),
+        qemu: env::var_os("ARCA_TEST_QEMU").map_or_else(|| "qemu-system-x86_64".into(), PathBuf::from),
         vhost_device_vsock: file("ARCA_TEST_VSOCK", "vhost-device-vsock"),
         accelerator: Accelerator::Tcg,
         cpus: 2,

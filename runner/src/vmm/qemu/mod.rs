@@ -3,6 +3,7 @@
 pub mod args;
 mod console;
 mod process;
+mod tsc;
 
 use std::{
     ffi::OsString,
@@ -30,7 +31,7 @@ use self::{
 };
 use super::{Vm, Vmm};
 use crate::{
-    Error, VmSpec,
+    Accelerator, Error, VmSpec,
     spec::{CONSOLE_LOG, VSOCK_SOCKET},
 };
 
@@ -85,9 +86,16 @@ async fn boot(spec: &VmSpec) -> Result<QemuVm, Error> {
     let mut vsock = spawn(&spec.vhost_device_vsock, &vsock_args, &spec.run_dir)?;
     record(vsock.stdout.take(), &messages);
     record(vsock.stderr.take(), &messages);
-    listening(spec, &mut vsock, &messages).await?;
+    let rate = async {
+        match spec.accelerator {
+            Accelerator::Tcg => tsc::khz().await,
+            Accelerator::Kvm => None,
+        }
+    };
+    let (listens, tsc_khz) = tokio::join!(listening(spec, &mut vsock, &messages), rate);
+    listens?;
 
-    let mut qemu = spawn(&spec.qemu, &args::arguments(spec), &spec.run_dir)?;
+    let mut qemu = spawn(&spec.qemu, &args::arguments(spec, tsc_khz), &spec.run_dir)?;
     let pid = qemu.id().unwrap_or_default();
     let output = [record(qemu.stdout.take(), &console), record(qemu.stderr.take(), &messages)];
     let kill = Arc::new(Notify::new());
