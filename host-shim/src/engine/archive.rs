@@ -7,7 +7,12 @@ use proto::sandbox::{
     ChangesRequest, PathStat, SetTimeRequest,
 };
 use runner::Handle;
-use tokio::{sync::MutexGuard, time::Instant};
+use bytes::Bytes;
+use tokio::{
+    sync::{MutexGuard, mpsc, oneshot},
+    time::Instant,
+};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use super::{Engine, clock, container::Container, prepare, record::Status, vm};
@@ -17,6 +22,8 @@ use crate::error::{Error, Result};
 const IDLE: Duration = Duration::from_secs(5);
 /// Longest wait for the first bytes of an archive, and for the end of one put in.
 const ARCHIVE: Duration = Duration::from_secs(60);
+/// Parts of an archive on their way to a slow client.
+const PARTS: usize = 4;
 /// Mounting a root.
 const PREPARE: Duration = Duration::from_secs(60);
 
@@ -34,16 +41,6 @@ struct Guest<'a> {
     _files: Option<MutexGuard<'a, Files>>,
 }
 
-/// An archive on its way out. The VM stays while it is read.
-pub struct Archive {
-    /// What the path is.
-    pub stat: PathStat,
-    /// The rest of the tar; the first part is in `first`.
-    pub stream: Streaming<ArchiveGetResponse>,
-    /// The first bytes of the tar.
-    pub first: bytes::Bytes,
-}
-
 impl Engine {
     /// What a path of a container is.
     ///
@@ -56,24 +53,62 @@ impl Engine {
         answer.map_err(|error| no_such_file(error, container, path))?.stat.ok_or_else(|| Error::system("no stat"))
     }
 
-    /// A tar of a path. `copy` gets each part in turn, the stat with the first.
+    /// A tar of a path: what the path is, and the bytes.
     ///
     /// # Errors
     /// 404 when it is not there.
-    pub async fn get_archive(self: &Arc<Self>, container: &Arc<Container>, path: &str) -> Result<Archive> {
-        let guest = self.guest(container).await?;
-        let request = ArchiveGetRequest { container_id: container.id.clone(), path: path.into() };
-        let mut stream = vm::call("archive", ARCHIVE, guest.vm.sandbox().archive_get(request))
-            .await
-            .map_err(|error| no_such_file(error, container, path))?;
-        let first = tokio::time::timeout(ARCHIVE, stream.message())
-            .await
-            .map_err(|_| Error::system(format!("archive: nothing within {ARCHIVE:?}")))?
-            .map_err(|status| no_such_file(vm::status_error(&status), container, path))?
-            .unwrap_or_default();
+    pub async fn get_archive(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        path: &str,
+    ) -> Result<(PathStat, ReceiverStream<Result<Bytes>>)> {
+        let (give_stat, stat) = oneshot::channel();
+        let (parts, body) = mpsc::channel(PARTS);
+        let (engine, container, path) = (self.clone(), container.clone(), path.to_owned());
+        tokio::spawn(async move { engine.copy_out(&container, &path, give_stat, parts).await });
+        let stat = stat.await.map_err(|_| Error::system("the task that reads an archive was lost"))??;
+        Ok((stat, ReceiverStream::new(body)))
+    }
+
+    /// Reads an archive from the guest; the guest stays until it is read.
+    async fn copy_out(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        path: &str,
+        stat: oneshot::Sender<Result<PathStat>>,
+        parts: mpsc::Sender<Result<Bytes>>,
+    ) {
+        let open = async {
+            let guest = self.guest(container).await?;
+            let request = ArchiveGetRequest { container_id: container.id.clone(), path: path.into() };
+            let mut stream = vm::call("archive", ARCHIVE, guest.vm.sandbox().archive_get(request))
+                .await
+                .map_err(|error| no_such_file(error, container, path))?;
+            let first = next(&mut stream).await.map_err(|error| no_such_file(error, container, path))?;
+            let first = first.unwrap_or_default();
+            let stat = first.stat.ok_or_else(|| Error::system("the guest sent an archive without a stat"))?;
+            Ok((guest, stream, stat, first.data))
+        };
+        let (_guest, mut stream, what, first) = match open.await {
+            Ok(opened) => opened,
+            Err(error) => return drop(stat.send(Err(error))),
+        };
         self.events.publish(container.event("archive-path").with("path", path));
-        let stat = first.stat.ok_or_else(|| Error::system("the guest sent an archive without a stat"))?;
-        Ok(Archive { stat, stream, first: first.data })
+        if stat.send(Ok(what)).is_err() || parts.send(Ok(first)).await.is_err() {
+            return;
+        }
+        loop {
+            match next(&mut stream).await {
+                Ok(Some(part)) => {
+                    if parts.send(Ok(part.data)).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => return,
+                // The body breaks off: the client sees that the tar is not whole.
+                Err(error) => return drop(parts.send(Err(error)).await),
+            }
+        }
     }
 
     /// Unpacks a tar into a folder. `parts` is what the client sends.
@@ -84,7 +119,7 @@ impl Engine {
         self: &Arc<Self>,
         container: &Arc<Container>,
         mut open: ArchivePutOpen,
-        parts: impl futures::Stream<Item = bytes::Bytes> + Send + 'static,
+        parts: impl futures::Stream<Item = Bytes> + Send + 'static,
     ) -> Result<()> {
         use futures::StreamExt;
         if container.record().host.readonly_rootfs {
@@ -93,7 +128,7 @@ impl Engine {
         let guest = self.guest(container).await?;
         open.container_id.clone_from(&container.id);
         let path = open.path.clone();
-        let first = ArchivePutRequest { open: Some(open), data: bytes::Bytes::new() };
+        let first = ArchivePutRequest { open: Some(open), data: Bytes::new() };
         let rest = parts.map(|data| ArchivePutRequest { open: None, data });
         let requests = futures::stream::iter([first]).chain(rest);
         // No deadline for the whole: it lasts as long as the client sends.
@@ -189,6 +224,14 @@ impl Engine {
     }
 }
 
+async fn next(stream: &mut Streaming<ArchiveGetResponse>) -> Result<Option<ArchiveGetResponse>> {
+    tokio::time::timeout(ARCHIVE, stream.message())
+        .await
+        .map_err(|_| Error::system(format!("archive: nothing within {ARCHIVE:?}")))?
+        .map_err(|status| vm::status_error(&status))
+}
+
+/// Ends the unseen VM.
 pub(crate) async fn close(files: &mut Files) {
     files.used = None;
     if let Some(handle) = files.vm.take() {

@@ -110,6 +110,12 @@ impl Container {
         self.record().state.status
     }
 
+    /// What those who wait for it are told at this moment.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.seen.borrow().clone()
+    }
+
     /// The running VM, if there is one.
     #[must_use]
     pub fn run(&self) -> Option<Arc<Run>> {

@@ -36,7 +36,7 @@ mod prepare;
 pub mod prune;
 mod reconcile;
 pub mod record;
-mod remove;
+pub mod remove;
 mod rename;
 pub mod signal;
 mod start;

@@ -80,13 +80,24 @@ impl Exec {
                 *phase = Phase::Running { pid: 0 };
                 Ok(())
             }
-            Phase::Running { .. } => {
-                Err(Error::conflict(format!("Error: Exec command {} is already running", self.id)))
-            }
-            Phase::Exited { .. } => {
-                Err(Error::conflict(format!("Error: Exec command {} has already run", self.id)))
-            }
+            started => Err(self.started_already(started)),
         }
+    }
+
+    /// Whether it could be started now; nothing is changed.
+    ///
+    /// # Errors
+    /// 409 when it runs or ran.
+    pub fn check(&self) -> Result<()> {
+        match self.phase() {
+            Phase::Created => Ok(()),
+            phase => Err(self.started_already(phase)),
+        }
+    }
+
+    fn started_already(&self, phase: Phase) -> Error {
+        let what = if matches!(phase, Phase::Exited { .. }) { "has already run" } else { "is already running" };
+        Error::conflict(format!("Error: Exec command {} {what}", self.id))
     }
 
     fn command(&self) -> String {
