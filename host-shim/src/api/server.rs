@@ -158,6 +158,8 @@ async fn connection(stream: UnixStream, router: Router, limits: Limits, stop: Ca
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        // As dockerd: scripts grep for `Api-Version`.
+        .title_case_headers(true)
         .header_read_timeout(limits.headers)
         .max_buf_size(limits.header_bytes)
         .serve_connection(TokioIo::new(stream), service)

@@ -1,6 +1,6 @@
 //! `POST /images/create`: docker pull.
 
-use std::{pin::Pin, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     body::Body,
@@ -11,11 +11,14 @@ use axum::{
 use base64::{
     Engine as _, alphabet, engine::DecodePaddingMode, engine::GeneralPurpose, engine::GeneralPurposeConfig,
 };
-use images::{Progress, ProgressEvent, Reference, RegistryAuth};
+use images::{Progress, Reference, RegistryAuth};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::super::{not_implemented, query::Query, respond};
+use super::{
+    super::{not_implemented, query::Query},
+    progress,
+};
 use crate::{
     engine::Engine,
     error::{Error, Result},
@@ -33,59 +36,18 @@ pub(super) async fn create(
     let platform = query.get("platform").map(str::to_owned);
     let auth = registry_auth(request.headers());
 
-    let (progress, mut received) = mpsc::unbounded_channel();
+    let (sender, received) = mpsc::unbounded_channel();
     let pull = {
         let (engine, reference) = (engine.clone(), reference.clone());
         async move {
-            let progress: Arc<dyn Progress> = Arc::new(progress);
+            let progress: Arc<dyn Progress> = Arc::new(sender);
             let pulled = engine.images.pull(&reference, platform.as_deref(), auth, progress).await?;
             let name = super::filter::repository(&pulled.familiar).to_owned();
             super::publish(&engine, "pull", &pulled.familiar, &name);
             Ok::<_, Error>(())
         }
     };
-    let mut pull = Box::pin(pull);
-    // What fails before the first line of progress has a status of its own.
-    let first = tokio::select! {
-        biased;
-        Some(first) = received.recv() => Some(first),
-        result = &mut pull => { result?; received.try_recv().ok() }
-    };
-    let (lines, response) = respond::json_lines();
-    tokio::spawn(relay(pull, first, received, lines));
-    Ok(response)
-}
-
-/// Sends progress line by line until `work` ends, and its error if it fails. As in dockerd, a client that leaves cancels
-/// the work; what is complete is kept.
-pub(super) async fn relay(
-    mut work: Pin<Box<impl Future<Output = Result<()>> + Send>>,
-    first: Option<ProgressEvent>,
-    mut received: mpsc::UnboundedReceiver<ProgressEvent>,
-    lines: respond::LineSender,
-) {
-    // Nothing came first: the work is done and said nothing.
-    let Some(first) = first else { return };
-    if lines.send(&first).await.is_err() {
-        return;
-    }
-    loop {
-        tokio::select! {
-            biased;
-            () = lines.closed() => return,
-            Some(event) = received.recv() => if lines.send(&event).await.is_err() { return },
-            result = &mut work => {
-                while let Ok(event) = received.try_recv() {
-                    if lines.send(&event).await.is_err() { return }
-                }
-                if let Err(error) = result {
-                    // Whoever left does not need to know.
-                    let _ = lines.send_error(&error).await;
-                }
-                return;
-            }
-        }
-    }
+    progress::respond(pull, received).await
 }
 
 /// `tag` may be a digest. Neither: `latest`, where dockerd pulls all tags; no client relies on that.

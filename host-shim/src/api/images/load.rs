@@ -8,7 +8,7 @@ use images::{Loaded, Progress, ProgressEvent};
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
-use super::super::{query::Query, respond};
+use super::{super::query::Query, progress};
 use crate::{
     engine::Engine,
     error::{Error, Result},
@@ -30,14 +30,14 @@ pub(super) async fn load(
     query: Query,
     request: Request<Body>,
 ) -> Result<Response> {
-    let (sender, mut received) = mpsc::unbounded_channel();
-    let progress: Arc<dyn Progress> =
+    let (sender, received) = mpsc::unbounded_channel();
+    let sink: Arc<dyn Progress> =
         if query.bool("quiet") { Arc::new(Quiet(sender)) } else { Arc::new(sender) };
     let body = request.into_body().into_data_stream().map_err(std::io::Error::other);
     let work = {
         let engine = engine.clone();
         async move {
-            let loaded = engine.images.load(StreamReader::new(Box::pin(body)), progress).await?;
+            let loaded = engine.images.load(StreamReader::new(Box::pin(body)), sink).await?;
             for image in &loaded {
                 let (Loaded::Tag(name) | Loaded::Id(name)) = image;
                 let id =
@@ -47,14 +47,5 @@ pub(super) async fn load(
             Ok::<_, Error>(())
         }
     };
-    let mut work = Box::pin(work);
-    // What fails before the first line has a status of its own.
-    let first = tokio::select! {
-        biased;
-        Some(first) = received.recv() => Some(first),
-        result = &mut work => { result?; received.try_recv().ok() }
-    };
-    let (lines, response) = respond::json_lines();
-    tokio::spawn(super::create::relay(work, first, received, lines));
-    Ok(response)
+    progress::respond(work, received).await
 }

@@ -3,6 +3,7 @@
 mod create;
 mod filter;
 mod load;
+mod progress;
 mod remove;
 mod view;
 

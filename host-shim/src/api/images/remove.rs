@@ -42,13 +42,22 @@ pub(super) async fn prune(State(engine): State<Arc<Engine>>, query: Query) -> Re
         not_labels: filters.get("label!").to_vec(),
     };
     let asked = engine.clone();
-    let (removed, bytes) = super::blocking(move || {
-        asked.images.prune(dangling, &selection, &|image| asked.containers_using(image))
+    let (known, removed, bytes) = super::blocking(move || {
+        let known = asked.images.list()?;
+        let (removed, bytes) =
+            asked.images.prune(dangling, &selection, &|image| asked.containers_using(image))?;
+        Ok((known, removed, bytes))
     })
     .await?;
     for record in &removed {
-        if let Removed::Deleted(id) = record {
-            publish(&engine, id, std::slice::from_ref(record));
+        // Layers are deleted as well, and have no events.
+        if let Removed::Deleted(id) = record
+            && let Some(image) = known.iter().find(|image| image.id == *id)
+        {
+            for _ in &image.repo_tags {
+                super::publish(&engine, "untag", id, id);
+            }
+            super::publish(&engine, "delete", id, id);
         }
     }
     engine.events.publish(
