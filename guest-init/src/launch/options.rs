@@ -59,7 +59,7 @@ fn flag(word: &str) -> Option<(MsFlags, bool)> {
     })
 }
 
-/// Adds flags to the mount at `path`, keeping those it has.
+/// Adds flags to the mount at `path`, keeping those it has (relatime is kept by the kernel, mount(2)).
 pub(crate) fn remount(path: &Path, add: MsFlags) -> Result<(), Errno> {
     let mut flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | add;
     let has = statvfs(path)?.flags();
@@ -70,7 +70,6 @@ pub(crate) fn remount(path: &Path, add: MsFlags) -> Result<(), Errno> {
         (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
         (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
         (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
-        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
     ] {
         flags.set(flag, flags.contains(flag) || has.contains(seen));
     }
