@@ -119,10 +119,10 @@ impl Db {
         let mut new = State::clone(&old);
         let result = decide(&mut new)?;
         let transaction = self.database.begin_write()?;
-        let mut changed = write(&transaction, IMAGES, &old.images, &new.images, |a, b| Arc::ptr_eq(a, b))?;
-        changed |= write(&transaction, ORPHANS, &old.orphans, &new.orphans, |a, b| Arc::ptr_eq(a, b))?;
+        let mut changed = write(&transaction, IMAGES, &old.images, &new.images, Arc::ptr_eq)?;
+        changed |= write(&transaction, ORPHANS, &old.orphans, &new.orphans, Arc::ptr_eq)?;
         changed |= write(&transaction, REFERENCES, &old.references, &new.references, |a, b| a == b)?;
-        changed |= write(&transaction, LAYERS, &old.layers, &new.layers, |a, b| Arc::ptr_eq(a, b))?;
+        changed |= write(&transaction, LAYERS, &old.layers, &new.layers, Arc::ptr_eq)?;
         if changed {
             transaction.commit()?;
             *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);

@@ -104,7 +104,7 @@ impl Progress for tokio::sync::mpsc::UnboundedSender<ProgressEvent> {
 pub(crate) struct LayerProgress {
     sink: Arc<dyn Progress>,
     id: String,
-    last: Mutex<Option<Instant>>,
+    last: Mutex<Option<(Instant, u64)>>,
 }
 
 impl LayerProgress {
@@ -121,10 +121,13 @@ impl LayerProgress {
     pub(crate) fn count(&self, status: &'static str, current: u64, total: u64) {
         if let Ok(mut last) = self.last.lock() {
             let now = Instant::now();
-            if current < total && last.is_some_and(|t| now.duration_since(t) < INTERVAL) {
+            let held_back = |(at, before): (Instant, u64)| {
+                before == current || (current < total && now.duration_since(at) < INTERVAL)
+            };
+            if last.is_some_and(held_back) {
                 return;
             }
-            *last = Some(now);
+            *last = Some((now, current));
         }
         self.sink.event(ProgressEvent::Layer {
             id: self.id.clone(),

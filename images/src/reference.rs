@@ -175,8 +175,8 @@ fn is_lower_hex(b: u8) -> bool {
 }
 
 fn is_domain(domain: &str) -> bool {
-    let (host, port) = if domain.starts_with('[') {
-        let Some((address, port)) = domain[1..].split_once(']') else { return false };
+    let (host, port) = if let Some(literal) = domain.strip_prefix('[') {
+        let Some((address, port)) = literal.split_once(']') else { return false };
         let plain = !address.is_empty() && address.bytes().all(|b| b.is_ascii_hexdigit() || b == b':');
         return plain && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port));
     } else {

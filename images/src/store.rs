@@ -110,6 +110,7 @@ impl ImageStore {
     /// Opens or makes the store, and removes what an earlier crash left half-made.
     ///
     /// Blocking, short. Errors: the folder cannot be written, or another process holds the database.
+    #[allow(clippy::needless_pass_by_value, reason = "options are made for one store")]
     pub fn open(options: Options) -> Result<Self> {
         let root = options.root.as_path();
         fs::create_dir_all(root).map_err(Error::io("make the folder", root))?;

@@ -48,15 +48,9 @@ fn name(entry: &Descriptor) -> Result<Option<Reference>> {
     let text =
         annotation(FULL_NAME).or_else(|| annotation(REF_NAME).filter(|text| text.contains(['/', ':'])));
     let Some(text) = text else { return Ok(None) };
-    let name: Reference = text.parse::<Reference>()?.tag_or_latest();
-    Ok(Some(name)
-        .filter(|name| name.tag().is_some())
-        .map(|name| match name.tag() {
-            // A digest beside the tag repeats what the descriptor states.
-            Some(tag) => name.tagged(tag),
-            None => Ok(name.clone()),
-        })
-        .transpose()?)
+    let name = text.parse::<Reference>()?.tag_or_latest();
+    // A digest beside the tag repeats what the descriptor states.
+    name.tag().map(|tag| name.tagged(tag)).transpose()
 }
 
 fn image(archive: &Archive, entry: &Descriptor) -> Result<Found> {
