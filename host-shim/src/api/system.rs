@@ -11,8 +11,15 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{info, query::Query, respond, version};
-use crate::{engine::Engine, error::Result};
+use super::{
+    info,
+    query::{Filters, Query},
+    respond, version,
+};
+use crate::{
+    engine::{Engine, list::Listing},
+    error::{Error, Result},
+};
 
 pub(super) fn routes() -> Router<Arc<Engine>> {
     Router::new()
@@ -77,7 +84,10 @@ async fn df(State(engine): State<Arc<Engine>>, query: Query) -> Result<Response>
         answer["Images"] = json!(images);
     }
     if wanted("container") {
-        answer["Containers"] = json!([]);
+        let asked = engine.clone();
+        let listing = Listing { all: true, limit: 0, size: true, filters: Filters::default() };
+        let listed = tokio::task::spawn_blocking(move || asked.list(&listing)).await;
+        answer["Containers"] = json!(listed.map_err(|e| Error::system("listing was lost").because(e))??);
     }
     if wanted("volume") {
         answer["Volumes"] = json!([]);
