@@ -35,7 +35,11 @@ pub fn routes() -> Router<Arc<Engine>> {
         .route("/exec/{id}/json", get(inspect))
 }
 
-async fn create(State(engine): State<Arc<Engine>>, Path(id): Path<String>, request: Request<Body>) -> Result<Response> {
+async fn create(
+    State(engine): State<Arc<Engine>>,
+    Path(id): Path<String>,
+    request: Request<Body>,
+) -> Result<Response> {
     let config: ExecConfig = json::required(request).await?;
     let container = engine.find(&id)?;
     let exec = engine.create_exec(&container, config)?;
@@ -100,7 +104,11 @@ async fn inspect(State(engine): State<Arc<Engine>>, Path(id): Path<String>) -> R
 pub(super) fn size(query: &Query) -> Result<(u32, u32)> {
     let number = |name: &str, word: &str| -> Result<u32> {
         let text = query.get(name).unwrap_or("");
-        text.parse().map_err(|_| Error::invalid(format!("invalid resize {word} {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax")))
+        text.parse().map_err(|_| {
+            Error::invalid(format!(
+                "invalid resize {word} {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+            ))
+        })
     };
     let height = number("h", "height")?;
     Ok((number("w", "width")?, height))

@@ -125,7 +125,11 @@ fn frame(output: &Output, tty: bool) -> Bytes {
     framed.freeze()
 }
 
-async fn carry(connection: Upgraded, options: &Options, streams: impl Future<Output = Result<Streams, Bytes>>) {
+async fn carry(
+    connection: Upgraded,
+    options: &Options,
+    streams: impl Future<Output = Result<Streams, Bytes>>,
+) {
     let (stream, early) = match connection.downcast::<TokioIo<UnixStream>>() {
         Ok(parts) => (parts.io.into_inner(), parts.read_buf),
         Err(_) => {

@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use proto::sandbox::{
     ArchiveGetRequest, ArchiveGetResponse, ArchivePutOpen, ArchivePutRequest, ArchiveStatRequest, Change,
     ChangesRequest, PathStat, SetTimeRequest,
 };
 use runner::Handle;
-use bytes::Bytes;
 use tokio::{
     sync::{MutexGuard, mpsc, oneshot},
     time::Instant,
@@ -50,7 +50,10 @@ impl Engine {
         let guest = self.guest(container).await?;
         let request = ArchiveStatRequest { container_id: container.id.clone(), path: path.into() };
         let answer = vm::call("stat", vm::QUICK, guest.vm.sandbox().archive_stat(request)).await;
-        answer.map_err(|error| no_such_file(error, container, path))?.stat.ok_or_else(|| Error::system("no stat"))
+        answer
+            .map_err(|error| no_such_file(error, container, path))?
+            .stat
+            .ok_or_else(|| Error::system("no stat"))
     }
 
     /// A tar of a path: what the path is, and the bytes.

@@ -124,7 +124,9 @@ pub(crate) async fn open(run: &Run, wanted: Wanted) -> Result<Streams> {
             match message {
                 Ok(Some(answer)) => {
                     let stderr = answer.stream() == Stream::Stderr;
-                    if !answer.data.is_empty() && outputs.send(Output { stderr, data: answer.data }).await.is_err() {
+                    if !answer.data.is_empty()
+                        && outputs.send(Output { stderr, data: answer.data }).await.is_err()
+                    {
                         break;
                     }
                 }

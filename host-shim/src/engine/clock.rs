@@ -47,7 +47,9 @@ pub fn parse_api(text: &str) -> Option<i128> {
         }
         let digits = format!("{fraction:0<9}");
         let nanos: i128 = digits.get(..9)?.parse().ok()?;
-        return seconds.checked_mul(1_000_000_000).map(|s| if text.starts_with('-') { s - nanos } else { s + nanos });
+        return seconds
+            .checked_mul(1_000_000_000)
+            .map(|s| if text.starts_with('-') { s - nanos } else { s + nanos });
     }
     parse(text)
 }

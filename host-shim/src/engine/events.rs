@@ -107,11 +107,14 @@ impl Event {
     #[must_use]
     pub fn matches(&self, filters: &Filters) -> bool {
         let attribute = |name: &str| self.attributes.get(name).map(String::as_str);
-        let any = |key: &str, test: &dyn Fn(&str) -> bool| !filters.has(key) || filters.get(key).iter().any(|v| test(v));
+        let any = |key: &str, test: &dyn Fn(&str) -> bool| {
+            !filters.has(key) || filters.get(key).iter().any(|v| test(v))
+        };
         let object = |key: &str, kind: Kind| {
             any(key, &|wanted| {
                 self.kind == kind
-                    && (self.actor.starts_with(wanted) || attribute("name").is_some_and(|name| name == wanted))
+                    && (self.actor.starts_with(wanted)
+                        || attribute("name").is_some_and(|name| name == wanted))
             })
         };
         // `exec_create: sh -c true` is matched by `exec_create` as well.
@@ -189,21 +192,28 @@ impl Events {
             let left = u64::try_from(until - clock::now_nanos()).unwrap_or(0);
             Instant::now() + Duration::from_nanos(left)
         });
-        let live = stream::unfold(live, |mut live| async move {
+        let live = stream::unfold(live, move |mut live| async move {
             loop {
-                match live.recv().await {
+                let end = async {
+                    match deadline {
+                        Some(deadline) => sleep_until(deadline).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                // In this order: what was published before the deadline is told, however late it is asked for.
+                let received = tokio::select! {
+                    biased;
+                    received = live.recv() => received,
+                    () = end => return None,
+                };
+                match received {
+                    Ok(event) if until.is_some_and(|until| event.time > until) => return None,
                     Ok(event) => return Some((event, live)),
                     Err(broadcast::error::RecvError::Lagged(lost)) => {
                         tracing::warn!(lost, "a slow client of /events lost events");
                     }
                     Err(broadcast::error::RecvError::Closed) => return None,
                 }
-            }
-        });
-        let live = live.take_until(async move {
-            match deadline {
-                Some(deadline) => sleep_until(deadline).await,
-                None => std::future::pending().await,
             }
         });
         stream::iter(past).chain(live).filter(move |event| std::future::ready(event.matches(&filters)))
@@ -215,13 +225,19 @@ mod tests {
     use super::*;
 
     fn event(action: &str) -> Event {
-        Event::new(Kind::Container, action, "abc123").with("name", "web").with("image", "nginx:1").with("l", "v")
+        Event::new(Kind::Container, action, "abc123")
+            .with("name", "web")
+            .with("image", "nginx:1")
+            .with("l", "v")
     }
 
     #[test]
     fn legacy_keys_are_there() {
         let json = event("start").to_json();
-        assert_eq!((&json["status"], &json["id"], &json["from"]), (&json!("start"), &json!("abc123"), &json!("nginx:1")));
+        assert_eq!(
+            (&json["status"], &json["id"], &json["from"]),
+            (&json!("start"), &json!("abc123"), &json!("nginx:1"))
+        );
         assert_eq!(json["Actor"]["Attributes"]["name"], "web");
         assert!(Event::new(Kind::Network, "create", "n").to_json().get("status").is_none());
     }
@@ -245,7 +261,8 @@ mod tests {
         events.publish(event("create"));
         let until = clock::now_nanos() + 50_000_000;
         let seen = events.subscribe(Some(0), Some(until), Filters::default());
-        let fresh = events.subscribe(None, Some(until + 1), Filters::parse(r#"{"event":["start"]}"#).unwrap());
+        let fresh =
+            events.subscribe(None, Some(until + 1), Filters::parse(r#"{"event":["start"]}"#).unwrap());
         events.publish(event("start"));
         let actions: Vec<String> = seen.map(|event| event.action).collect().await;
         assert_eq!(actions, ["create", "start"]);

@@ -74,7 +74,8 @@ impl Engine {
             oom_killed: false,
             started_at: container.record().state.started_at.clone(),
             finished_at: clock::now(),
-            error: "the container's VM was lost: its runner ended without an exit record (see runner.log)".into(),
+            error: "the container's VM was lost: its runner ended without an exit record (see runner.log)"
+                .into(),
             pid: 0,
         }
     }

@@ -66,9 +66,7 @@ fn state(record: &Record) -> Value {
 
 /// `Mounts`: tmpfs of `--mount` (dockerd does not list those of `--tmpfs`).
 pub(crate) fn mounts(record: &Record) -> Vec<Value> {
-    let mount = |target: &str| {
-        json!({"Type": "tmpfs", "Source": "", "Destination": target, "Mode": "", "RW": true, "Propagation": ""})
-    };
+    let mount = |target: &str| json!({"Type": "tmpfs", "Source": "", "Destination": target, "Mode": "", "RW": true, "Propagation": ""});
     record.host.mounts.iter().flatten().filter(|m| m.r#type == "tmpfs").map(|m| mount(&m.target)).collect()
 }
 
@@ -94,7 +92,13 @@ pub(crate) fn networks(_record: &Record) -> Value {
 
 fn network_settings(record: &Record) -> Value {
     let ports: serde_json::Map<String, Value> = if record.state.status.is_running() {
-        record.config.exposed_ports.iter().flat_map(|ports| ports.keys()).map(|port| (port.clone(), Value::Null)).collect()
+        record
+            .config
+            .exposed_ports
+            .iter()
+            .flat_map(|ports| ports.keys())
+            .map(|port| (port.clone(), Value::Null))
+            .collect()
     } else {
         serde_json::Map::new()
     };

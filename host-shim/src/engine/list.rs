@@ -19,8 +19,22 @@ use crate::{
 
 /// Filters of `GET /containers/json`.
 const FILTERS: [&str; 16] = [
-    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network",
-    "publish", "since", "status", "volume", "label!",
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
+    "label!",
 ];
 
 /// What to list.
@@ -76,7 +90,9 @@ impl Pattern {
 
     fn matches(&self, name: &str) -> bool {
         match self {
-            Self::Contains(text) => name.contains(text.as_str()) || format!("/{name}").contains(text.as_str()),
+            Self::Contains(text) => {
+                name.contains(text.as_str()) || format!("/{name}").contains(text.as_str())
+            }
             Self::Starts(text) => name.starts_with(text.as_str()),
             Self::Ends(text) => name.ends_with(text.as_str()),
             Self::Equals(text) => name == text,

@@ -20,7 +20,10 @@ impl Engine {
         query: Query,
     ) -> Result<ReceiverStream<Result<Entry, runner::Error>>> {
         if container.record().host.log_config.r#type == "none" {
-            return Err(Error::new(Kind::NotImplemented, "configured logging driver does not support reading"));
+            return Err(Error::new(
+                Kind::NotImplemented,
+                "configured logging driver does not support reading",
+            ));
         }
         let ended = match container.run() {
             Some(run) => run.ended.subscribe(),

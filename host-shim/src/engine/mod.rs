@@ -113,7 +113,8 @@ impl Engine {
         images: Arc<images::ImageStore>,
     ) -> Result<Arc<Self>> {
         let store = Arc::new(Store::open(&home.store())?);
-        let containers = store.all()?.into_iter().map(|record| (record.id.clone(), Container::new(record))).collect();
+        let containers =
+            store.all()?.into_iter().map(|record| (record.id.clone(), Container::new(record))).collect();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let engine = Arc::new(Self {
             home,
@@ -174,7 +175,8 @@ impl Engine {
     #[must_use]
     pub fn containers_using(&self, image_id: &str) -> Vec<ContainerUse> {
         let all = self.all();
-        let records = all.iter().map(|container| container.record()).filter(|record| record.image_id == image_id);
+        let records =
+            all.iter().map(|container| container.record()).filter(|record| record.image_id == image_id);
         records.map(|r| ContainerUse { id: r.id.clone(), running: r.state.status.is_running() }).collect()
     }
 
@@ -209,7 +211,11 @@ impl Engine {
     }
 
     /// Changes a record in memory and store, or in neither.
-    async fn change<T>(&self, container: &Container, change: impl FnOnce(&mut Record) -> Result<T>) -> Result<T> {
+    async fn change<T>(
+        &self,
+        container: &Container,
+        change: impl FnOnce(&mut Record) -> Result<T>,
+    ) -> Result<T> {
         let _writing = container.writing.lock().await;
         let mut record = Record::clone(&container.record());
         let value = change(&mut record)?;

@@ -19,7 +19,8 @@ impl Engine {
         if container.status() == Status::Paused {
             return Err(Error::conflict(format!("container {id} is already paused")));
         }
-        vm::call("pause", vm::QUICK, run.vm.sandbox().pause(PauseRequest { container_id: id.clone() })).await?;
+        vm::call("pause", vm::QUICK, run.vm.sandbox().pause(PauseRequest { container_id: id.clone() }))
+            .await?;
         self.set_status(container, Status::Running, Status::Paused).await?;
         self.events.publish(container.event("pause"));
         Ok(())
@@ -34,7 +35,8 @@ impl Engine {
         let id = &container.id;
         let run = container.run().filter(|_| container.status() == Status::Paused);
         let run = run.ok_or_else(|| Error::system(format!("Container {id} is not paused")))?;
-        vm::call("unpause", vm::QUICK, run.vm.sandbox().resume(ResumeRequest { container_id: id.clone() })).await?;
+        vm::call("unpause", vm::QUICK, run.vm.sandbox().resume(ResumeRequest { container_id: id.clone() }))
+            .await?;
         self.set_status(container, Status::Paused, Status::Running).await?;
         self.events.publish(container.event("unpause"));
         Ok(())

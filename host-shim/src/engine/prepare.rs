@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use proto::{
     runner::{LogConfig, StartContainerRequest},
     sandbox::{
-        Device, ManagedFile, Mount, PrepareRequest, ProcessSpec, Resources, Rlimit, Rootfs, SeccompProfile, device,
-        mount, seccomp_profile,
+        Device, ManagedFile, Mount, PrepareRequest, ProcessSpec, Resources, Rlimit, Rootfs, SeccompProfile,
+        device, mount, seccomp_profile,
     },
 };
 
@@ -218,7 +218,12 @@ fn mount_point(mount: &MountPoint) -> Mount {
 fn tmpfs_options(own: impl Iterator<Item = String>) -> Vec<String> {
     let own: Vec<String> = own.collect();
     let opposed = |default: &str| own.iter().any(|option| default.strip_prefix("no") == Some(option));
-    TMPFS.iter().filter(|default| !opposed(default)).map(|default| (*default).to_owned()).chain(own.clone()).collect()
+    TMPFS
+        .iter()
+        .filter(|default| !opposed(default))
+        .map(|default| (*default).to_owned())
+        .chain(own.clone())
+        .collect()
 }
 
 fn devices(host: &HostConfig) -> Result<Vec<Device>> {
@@ -255,7 +260,9 @@ fn managed_files(record: &Record) -> Vec<ManagedFile> {
     );
     for entry in host.extra_hosts.iter().flatten() {
         // name:address; the address may hold colons itself.
-        if let Some((name, address)) = entry.split_once([':', '=']).filter(|(_, address)| *address != "host-gateway") {
+        if let Some((name, address)) =
+            entry.split_once([':', '=']).filter(|(_, address)| *address != "host-gateway")
+        {
             hosts.push_str(&format!("{address}\t{name}\n"));
         }
     }
@@ -300,7 +307,9 @@ pub(crate) fn log_config(record: &Record, path: &std::path::Path) -> Result<LogC
     };
     let max_file = match option(&log.config, "max-file") {
         None => 1,
-        Some(text) => text.parse().map_err(|_| Error::invalid(format!("invalid value for max-file: {text}")))?,
+        Some(text) => {
+            text.parse().map_err(|_| Error::invalid(format!("invalid value for max-file: {text}")))?
+        }
     };
     Ok(LogConfig { path: path.to_string_lossy().into_owned(), max_size, max_file })
 }

@@ -52,7 +52,8 @@ fn until(filters: &Filters) -> Result<Option<i128>> {
         [] => Ok(None),
         [one] => clock::parse_api(one)
             .or_else(|| {
-                go_duration(one).map(|ago| clock::now_nanos() - i128::try_from(ago.as_nanos()).unwrap_or(i128::MAX))
+                go_duration(one)
+                    .map(|ago| clock::now_nanos() - i128::try_from(ago.as_nanos()).unwrap_or(i128::MAX))
             })
             .map(Some)
             .ok_or_else(|| Error::invalid(format!("failed to parse value as time or duration: {one:?}"))),

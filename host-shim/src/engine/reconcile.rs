@@ -1,10 +1,6 @@
 //! At the daemon's start: the store and the VMs that live are made to agree.
 
-use std::{
-    collections::BTreeSet,
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use proto::runner::{GetStatusRequest, Stage};
 use runner::Handle;
@@ -54,7 +50,8 @@ impl Engine {
         };
         let status = vm::call("status", vm::QUICK, handle.client().get_status(GetStatusRequest {})).await;
         let never_ran = matches!(&status, Ok(status) if matches!(status.stage(), Stage::Starting | Stage::Booting | Stage::Ready));
-        let run = Arc::new(Run { vm: handle, ended: watch::Sender::new(false), attached: TaskTracker::new() });
+        let run =
+            Arc::new(Run { vm: handle, ended: watch::Sender::new(false), attached: TaskTracker::new() });
         container.seen.send_modify(|seen| seen.busy = true);
         if never_ran {
             vm::retire(&run.vm).await;
@@ -91,7 +88,10 @@ impl Engine {
         for name in names_in(self.home.run()) {
             let dir = self.home.run().join(&name);
             // Only what looks like a VM's folder, and only if nobody lives in it.
-            if name.len() == 12 && name.bytes().all(|b| b.is_ascii_hexdigit()) && !runs.contains(name.as_str()) {
+            if name.len() == 12
+                && name.bytes().all(|b| b.is_ascii_hexdigit())
+                && !runs.contains(name.as_str())
+            {
                 remove_dir(&dir);
             }
         }

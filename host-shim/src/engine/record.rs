@@ -43,8 +43,15 @@ pub enum Status {
 
 impl Status {
     /// All of them, for filters.
-    pub const ALL: [Self; 7] =
-        [Self::Created, Self::Running, Self::Paused, Self::Restarting, Self::Removing, Self::Exited, Self::Dead];
+    pub const ALL: [Self; 7] = [
+        Self::Created,
+        Self::Running,
+        Self::Paused,
+        Self::Restarting,
+        Self::Removing,
+        Self::Exited,
+        Self::Dead,
+    ];
 
     /// Docker's word.
     #[must_use]
@@ -198,7 +205,9 @@ pub(crate) mod tests {
         ] {
             assert!(from.can_become(to), "{from:?} -> {to:?}");
         }
-        for (from, to) in [(Running, Removing), (Exited, Paused), (Created, Exited), (Running, Created), (Dead, Running)] {
+        for (from, to) in
+            [(Running, Removing), (Exited, Paused), (Created, Exited), (Running, Created), (Dead, Running)]
+        {
             assert!(!from.can_become(to), "{from:?} -> {to:?}");
         }
     }

@@ -81,9 +81,15 @@ mod tests {
 
     #[test]
     fn names_and_numbers() {
-        for (text, number) in
-            [("9", 9), ("KILL", 9), ("sigterm", 15), ("SIGUSR1", 10), ("RTMIN+3", 37), ("SIGRTMAX-1", 63), ("rtmin", 34)]
-        {
+        for (text, number) in [
+            ("9", 9),
+            ("KILL", 9),
+            ("sigterm", 15),
+            ("SIGUSR1", 10),
+            ("RTMIN+3", 37),
+            ("SIGRTMAX-1", 63),
+            ("rtmin", 34),
+        ] {
             assert_eq!(parse(text).unwrap(), number, "{text}");
         }
         for bad in ["", "0", "65", "-9", "BOGUS", "RTMIN+99"] {

@@ -91,6 +91,7 @@ impl Engine {
 
     async fn run(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
         let record = container.record();
+        check_networks(&record)?;
         let dir = self.home.container(&record.id);
         let lowers: Vec<PathBuf> = self.images.disks(&record.image_id).await?;
         let log = prepare::log_config(&record, &self.log_path(&record.id))?;
@@ -104,7 +105,8 @@ impl Engine {
                 return Err(error);
             }
         };
-        let run = Arc::new(Run { vm: handle, ended: watch::Sender::new(false), attached: TaskTracker::new() });
+        let run =
+            Arc::new(Run { vm: handle, ended: watch::Sender::new(false), attached: TaskTracker::new() });
         match self.run_in(container, &run, request).await {
             Ok(()) => Ok(()),
             Err(error) => {
@@ -167,6 +169,20 @@ impl Engine {
     pub(crate) fn log_path(&self, id: &str) -> PathBuf {
         self.home.container(id).join(format!("{id}-json.log"))
     }
+}
+
+/// Every container runs without a network until there are some. Names of networks that do not exist are refused here and not
+/// at create, as in moby: the CLI takes a 404 of create for a missing image.
+fn check_networks(record: &super::record::Record) -> Result<()> {
+    let endpoints = record.networking["EndpointsConfig"].as_object();
+    let names = endpoints.into_iter().flat_map(|map| map.keys()).chain([&record.host.network_mode]);
+    for name in names {
+        if !matches!(name.as_str(), "" | "default" | "bridge" | "none" | "host") {
+            let text = format!("failed to set up container networking: network {name} not found");
+            return Err(Error::not_found(text));
+        }
+    }
+    Ok(())
 }
 
 /// Hands streams to clients that attached before the start.

@@ -20,7 +20,11 @@ impl Engine {
     ///
     /// # Errors
     /// When the guest does not answer.
-    pub async fn stats(&self, container: &Arc<Container>, before: Option<&Sample>) -> Result<(Value, Sample)> {
+    pub async fn stats(
+        &self,
+        container: &Arc<Container>,
+        before: Option<&Sample>,
+    ) -> Result<(Value, Sample)> {
         let record = container.record();
         let Some(run) = container.run() else {
             return Ok((empty(&record.name, &record.id), Sample::default()));

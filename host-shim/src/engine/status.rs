@@ -29,7 +29,13 @@ mod tests {
     #[test]
     fn as_docker_ps_words_it() {
         let past = clock::format(clock::now_nanos() - 2_100_000_000);
-        let state = |status| State { status, started_at: past.clone(), finished_at: past.clone(), exit_code: 3, ..State::default() };
+        let state = |status| State {
+            status,
+            started_at: past.clone(),
+            finished_at: past.clone(),
+            exit_code: 3,
+            ..State::default()
+        };
         for (status, wanted) in [
             (Status::Created, "Created"),
             (Status::Running, "Up 2 seconds"),

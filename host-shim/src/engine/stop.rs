@@ -25,7 +25,12 @@ impl Engine {
     ///
     /// # Errors
     /// 304 when it does not run, 400 for a bad signal.
-    pub async fn stop(self: &Arc<Self>, container: &Arc<Container>, signal: Option<&str>, timeout: Option<i64>) -> Result<()> {
+    pub async fn stop(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        signal: Option<&str>,
+        timeout: Option<i64>,
+    ) -> Result<()> {
         let signal = signal.map(signal::parse).transpose()?;
         let _life = container.life.lock().await;
         if !container.status().is_running() {
@@ -35,9 +40,16 @@ impl Engine {
     }
 
     /// With `life` held and the container running.
-    async fn stop_locked(&self, container: &Arc<Container>, signal: Option<u32>, timeout: Option<i64>) -> Result<()> {
+    async fn stop_locked(
+        &self,
+        container: &Arc<Container>,
+        signal: Option<u32>,
+        timeout: Option<i64>,
+    ) -> Result<()> {
         let record = container.record();
-        let own = Some(&record.config.stop_signal).filter(|text| !text.is_empty()).and_then(|text| signal::parse(text).ok());
+        let own = Some(&record.config.stop_signal)
+            .filter(|text| !text.is_empty())
+            .and_then(|text| signal::parse(text).ok());
         let signal = signal.or(own).unwrap_or(signal::TERM);
         let timeout = timeout.or(record.config.stop_timeout).unwrap_or(GRACE);
         if let Some(run) = container.run() {
@@ -58,7 +70,10 @@ impl Engine {
     pub async fn kill(&self, container: &Arc<Container>, name: &str, signal: &str) -> Result<()> {
         let signal = if signal.is_empty() { signal::KILL } else { signal::parse(signal)? };
         let not_running = || {
-            Error::conflict(format!("cannot kill container: {name}: container {} is not running", container.id))
+            Error::conflict(format!(
+                "cannot kill container: {name}: container {} is not running",
+                container.id
+            ))
         };
         let run = container.run().ok_or_else(not_running)?;
         if signal == signal::KILL {
@@ -71,7 +86,12 @@ impl Engine {
     ///
     /// # Errors
     /// As stop and start.
-    pub async fn restart(self: &Arc<Self>, container: &Arc<Container>, signal: Option<&str>, timeout: Option<i64>) -> Result<()> {
+    pub async fn restart(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        signal: Option<&str>,
+        timeout: Option<i64>,
+    ) -> Result<()> {
         let signal = signal.map(signal::parse).transpose()?;
         let _life = container.life.lock().await;
         container.restarting.store(true, Ordering::Release);

@@ -18,7 +18,12 @@ impl Engine {
     ///
     /// # Errors
     /// 400 for bad limits.
-    pub async fn update(&self, container: &Arc<Container>, wanted: &HostConfig, policy: Option<RestartPolicy>) -> Result<Vec<String>> {
+    pub async fn update(
+        &self,
+        container: &Arc<Container>,
+        wanted: &HostConfig,
+        policy: Option<RestartPolicy>,
+    ) -> Result<Vec<String>> {
         let _life = container.life.lock().await;
         let mut host = container.record().host.clone();
         merge(&mut host, wanted);
@@ -55,7 +60,9 @@ fn merge(host: &mut HostConfig, wanted: &HostConfig) {
     number(&mut host.nano_cpus, wanted.nano_cpus);
     number(&mut host.cpu_period, wanted.cpu_period);
     number(&mut host.cpu_quota, wanted.cpu_quota);
-    for (own, new) in [(&mut host.cpuset_cpus, &wanted.cpuset_cpus), (&mut host.cpuset_mems, &wanted.cpuset_mems)] {
+    for (own, new) in
+        [(&mut host.cpuset_cpus, &wanted.cpuset_cpus), (&mut host.cpuset_mems, &wanted.cpuset_mems)]
+    {
         if !new.is_empty() {
             own.clone_from(new);
         }

@@ -56,12 +56,17 @@ pub(crate) async fn call<T>(
 
 /// A guest's status as the API's error.
 pub(crate) fn status_error(status: &Status) -> Error {
-    let kind = match (detail::of(status).exit_code, status.code()) {
-        (126 | 127, _) | (_, Code::InvalidArgument) => Kind::InvalidParameter,
-        (_, Code::NotFound) => Kind::NotFound,
-        (_, Code::AlreadyExists | Code::FailedPrecondition) => Kind::Conflict,
-        (_, Code::Unimplemented) => Kind::NotImplemented,
-        (_, Code::PermissionDenied) => Kind::Forbidden,
+    let exit_code = detail::of(status).exit_code;
+    if matches!(exit_code, 126 | 127) {
+        // containerd puts the class it could not tell behind runc's words.
+        return Error::invalid(format!("{}: unknown", status.message())).because(status.clone());
+    }
+    let kind = match status.code() {
+        Code::InvalidArgument => Kind::InvalidParameter,
+        Code::NotFound => Kind::NotFound,
+        Code::AlreadyExists | Code::FailedPrecondition => Kind::Conflict,
+        Code::Unimplemented => Kind::NotImplemented,
+        Code::PermissionDenied => Kind::Forbidden,
         _ => Kind::System,
     };
     Error::new(kind, status.message()).because(status.clone())
@@ -70,7 +75,12 @@ pub(crate) fn status_error(status: &Status) -> Error {
 impl Engine {
     /// Boots a VM with the container's disks; waits its turn, then until the guest answers. `lowers` are the image's layer
     /// disks, lowest first; `state_dir` gets the VM's records.
-    pub(crate) async fn boot(&self, record: &Record, lowers: &[PathBuf], state_dir: PathBuf) -> Result<Handle> {
+    pub(crate) async fn boot(
+        &self,
+        record: &Record,
+        lowers: &[PathBuf],
+        state_dir: PathBuf,
+    ) -> Result<Handle> {
         let spec = self.vm_spec(record, lowers, state_dir)?;
         let _turn = self.boots.acquire().await.map_err(|_| Error::system("the daemon is shutting down"))?;
         let handle = runner::launch(&self.machine.arca, &spec)
@@ -92,7 +102,11 @@ impl Engine {
 
     fn vm_spec(&self, record: &Record, lowers: &[PathBuf], state_dir: PathBuf) -> Result<VmSpec> {
         if lowers.len() >= DISK_SLOTS {
-            return Err(Error::system(format!("image has {} disks, a VM takes {}", lowers.len(), DISK_SLOTS - 1)));
+            return Err(Error::system(format!(
+                "image has {} disks, a VM takes {}",
+                lowers.len(),
+                DISK_SLOTS - 1
+            )));
         }
         let layers = lowers.iter().enumerate();
         let mut disks: Vec<Disk> = layers

@@ -111,7 +111,8 @@ impl Store {
         for entry in table.iter().map_err(failed)? {
             let (id, json) = entry.map_err(failed)?;
             let record: Record = serde_json::from_slice(json.value()).map_err(|error| {
-                Error::system(format!("the stored container {} is damaged: {error}", id.value())).because(error)
+                Error::system(format!("the stored container {} is damaged: {error}", id.value()))
+                    .because(error)
             })?;
             if record.version > VERSION {
                 return Err(Error::system(format!(

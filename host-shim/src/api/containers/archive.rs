@@ -9,9 +9,9 @@ use axum::{
     response::Response,
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use tokio_stream::StreamExt;
 use proto::sandbox::{ArchivePutOpen, PathStat};
 use serde_json::json;
+use tokio_stream::StreamExt;
 
 use crate::{
     api::{query::Query, respond},
@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn the_stat_header_is_base64_json() {
-        let stat = PathStat { name: "hosts".into(), size: 5, mode: 0o644, mtime_seconds: 1, ..PathStat::default() };
+        let stat =
+            PathStat { name: "hosts".into(), size: 5, mode: 0o644, mtime_seconds: 1, ..PathStat::default() };
         let json = BASE64_STANDARD.decode(encode(&stat).unwrap()).unwrap();
         assert_eq!(
             String::from_utf8(json).unwrap(),

@@ -46,7 +46,9 @@ pub(super) async fn attach(
     let container = engine.find(&id)?;
     let record = container.record();
     if record.state.status == crate::engine::record::Status::Paused {
-        return Err(Error::conflict(format!("container {id} is paused, unpause the container before attach")));
+        return Err(Error::conflict(format!(
+            "container {id} is paused, unpause the container before attach"
+        )));
     }
     let config = &record.config;
     let (stdin, stdout, stderr) = (query.bool("stdin"), query.bool("stdout"), query.bool("stderr"));
@@ -65,7 +67,12 @@ pub(super) async fn attach(
 }
 
 /// The log so far.
-async fn past(engine: &Engine, container: &Arc<Container>, stdout: bool, stderr: bool) -> Result<Vec<Output>> {
+async fn past(
+    engine: &Engine,
+    container: &Arc<Container>,
+    stdout: bool,
+    stderr: bool,
+) -> Result<Vec<Output>> {
     let query = runner::logs::Query { stdout, stderr, ..runner::logs::Query::default() };
     let mut entries = engine.logs(container, query)?;
     let mut past = Vec::new();

@@ -2,12 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{
-    body::Body,
-    extract::State,
-    http::Request,
-    response::Response,
-};
+use axum::{body::Body, extract::State, http::Request, response::Response};
 use serde_json::{Value, json};
 
 use crate::{

@@ -124,7 +124,11 @@ pub(super) async fn wait(State(engine): Shared, Path(id): Path<String>, query: Q
     Ok(response)
 }
 
-pub(super) async fn update(State(engine): Shared, Path(id): Path<String>, request: Request<Body>) -> Result<Response> {
+pub(super) async fn update(
+    State(engine): Shared,
+    Path(id): Path<String>,
+    request: Request<Body>,
+) -> Result<Response> {
     #[derive(Default, Deserialize)]
     #[serde(default, rename_all = "PascalCase")]
     struct Policy {

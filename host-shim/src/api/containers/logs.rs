@@ -31,7 +31,8 @@ pub(super) async fn logs(
     let tty = container.record().config.tty;
     let entries = engine.logs(&container, wanted)?;
     let details = if details { Some(attributes(&container.record())) } else { None };
-    let body = entries.map(move |entry| entry.map(|entry| render(&entry, tty, timestamps, details.as_deref())));
+    let body =
+        entries.map(move |entry| entry.map(|entry| render(&entry, tty, timestamps, details.as_deref())));
     let media = if tty || !version.at_least(42) {
         "application/vnd.docker.raw-stream"
     } else {
@@ -73,9 +74,12 @@ fn parse(query: &Query) -> Result<runner::logs::Query> {
 /// `labels` and `env` of the log driver, which `--details` shows.
 fn attributes(record: &crate::engine::record::Record) -> String {
     let options = &record.host.log_config.config;
-    let names = |key: &str| options.get(key).map(|list| list.split(',').collect::<Vec<_>>()).unwrap_or_default();
-    let mut pairs: Vec<String> =
-        names("labels").iter().filter_map(|name| Some(format!("{name}={}", record.config.label(name)?))).collect();
+    let names =
+        |key: &str| options.get(key).map(|list| list.split(',').collect::<Vec<_>>()).unwrap_or_default();
+    let mut pairs: Vec<String> = names("labels")
+        .iter()
+        .filter_map(|name| Some(format!("{name}={}", record.config.label(name)?)))
+        .collect();
     for name in names("env") {
         let prefix = format!("{name}=");
         pairs.extend(record.config.env.iter().flatten().filter(|entry| entry.starts_with(&prefix)).cloned());
@@ -131,7 +135,10 @@ mod tests {
     #[test]
     fn queries() {
         let query = parse(&Query::parse("stdout=1&tail=5&since=1.5&until=0")).unwrap();
-        assert_eq!((query.tail, query.since, query.until, query.stderr), (Some(5), Some((1, 500_000_000)), None, false));
+        assert_eq!(
+            (query.tail, query.since, query.until, query.stderr),
+            (Some(5), Some((1, 500_000_000)), None, false)
+        );
         assert_eq!(
             parse(&Query::parse("tail=5")).unwrap_err().message,
             "Bad parameters: you must choose at least one stream"

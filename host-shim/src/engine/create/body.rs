@@ -18,8 +18,6 @@ pub struct Body {
     pub host: HostConfig,
     /// `NetworkingConfig`, kept as it came.
     pub networking: Value,
-    /// Names of the networks in it.
-    pub networks: Vec<String>,
 }
 
 /// The keys beside those of [`Config`].
@@ -48,9 +46,8 @@ impl Body {
         let invalid = |error: serde_json::Error| Error::invalid(format!("invalid JSON: {error}"));
         let config: Config = lenient::from_value(value.clone()).map_err(invalid)?;
         let rest: Rest = lenient::from_value(value).map_err(invalid)?;
-        let networks = rest.networking_config.endpoints_config.keys().cloned().collect();
         let networking = serde_json::json!({ "EndpointsConfig": rest.networking_config.endpoints_config });
-        Ok(Self { config, host: rest.host_config, networking, networks })
+        Ok(Self { config, host: rest.host_config, networking })
     }
 }
 
@@ -73,15 +70,21 @@ mod tests {
         assert_eq!(body.config.cmd, Some(vec!["sh".into()]));
         assert_eq!(body.host.memory_swappiness, Some(-1));
         assert!(body.host.auto_remove);
-        assert_eq!(body.networks, ["default"]);
+        assert!(body.networking["EndpointsConfig"].get("default").is_some());
     }
 
     #[test]
     fn lax_as_go() {
-        let body = Body::parse(json!({"image": "a", "cmd": "true", "entrypoint": "sh", "hostconfig": {"memory": 7}})).unwrap();
+        let body = Body::parse(
+            json!({"image": "a", "cmd": "true", "entrypoint": "sh", "hostconfig": {"memory": 7}}),
+        )
+        .unwrap();
         assert_eq!((body.config.image.as_str(), body.host.memory), ("a", 7));
         assert_eq!(body.config.entrypoint, Some(vec!["sh".into()]));
-        assert_eq!(Body::parse(Value::Null).unwrap_err().message, "config cannot be empty in order to create a container");
+        assert_eq!(
+            Body::parse(Value::Null).unwrap_err().message,
+            "config cannot be empty in order to create a container"
+        );
         assert!(Body::parse(json!({"Image": 1})).unwrap_err().message.starts_with("invalid JSON: "));
     }
 }

@@ -167,9 +167,15 @@ mod tests {
     #[test]
     fn healthchecks_are_filled() {
         let mut image = image();
-        image.healthcheck =
-            Some(images::Healthcheck { test: vec!["CMD".into(), "x".into()], interval: 5, ..Default::default() });
-        let mut user = Config { healthcheck: Some(Healthcheck { retries: 2, ..Default::default() }), ..Config::default() };
+        image.healthcheck = Some(images::Healthcheck {
+            test: vec!["CMD".into(), "x".into()],
+            interval: 5,
+            ..Default::default()
+        });
+        let mut user = Config {
+            healthcheck: Some(Healthcheck { retries: 2, ..Default::default() }),
+            ..Config::default()
+        };
         merge(&mut user, &image).unwrap();
         let health = user.healthcheck.unwrap();
         assert_eq!((health.test, health.interval, health.retries), (list(&["CMD", "x"]), 5, 2));

@@ -40,18 +40,13 @@ impl Engine {
     /// leaves half-made is a folder that no record names, which the next start of the daemon removes.
     ///
     /// # Errors
-    /// 400 for what dockerd refuses, 404 for an unknown image or network, 409 for a taken name, 501 for what is to come.
+    /// 400 for what dockerd refuses, 404 for an unknown image, 409 for a taken name, 501 for what is to come.
     pub async fn create(self: &Arc<Self>, name: Option<&str>, body: Body) -> Result<Created> {
-        let Body { mut config, mut host, networking, networks } = body;
+        let Body { mut config, mut host, networking } = body;
         let name = name.map(validate::name).transpose()?;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         validate::settings(&config, &host, cores)?;
         let image = self.image(&config.image)?;
-        for network in networks.iter().chain([&host.network_mode]) {
-            if !matches!(network.as_str(), "" | "default" | "bridge" | "none" | "host") {
-                return Err(Error::not_found(format!("network {network} not found")));
-            }
-        }
         if let Some(taken) = name.and_then(|name| self.owner_of(name)) {
             return Err(conflict(name.unwrap_or_default(), &taken));
         }
@@ -103,7 +98,10 @@ impl Engine {
     }
 
     fn owner_of(&self, name: &str) -> Option<String> {
-        self.all().iter().find(|container| container.record().name == name).map(|container| container.id.clone())
+        self.all()
+            .iter()
+            .find(|container| container.record().name == name)
+            .map(|container| container.id.clone())
     }
 
     /// Writes the record; a random name that is taken gives way to another.
@@ -112,7 +110,9 @@ impl Engine {
             let copy = record.clone();
             match self.in_store(move |store| store.insert(&copy)).await {
                 Ok(()) => break,
-                Err(Refused::NameTaken(_)) if !named && attempt < NAME_TRIES => record.name = names::random(attempt),
+                Err(Refused::NameTaken(_)) if !named && attempt < NAME_TRIES => {
+                    record.name = names::random(attempt)
+                }
                 Err(refused) => return Err(taken(refused, &record.name)),
             }
         }
@@ -139,7 +139,8 @@ fn make_disk(templates: &Path, disk: &Path) -> Result<()> {
     if let Some(dir) = disk.parent() {
         std::fs::create_dir_all(dir)?;
     }
-    let failed = |error: diskimg::Error| Error::system(format!("make the container's disk: {error}")).because(error);
+    let failed =
+        |error: diskimg::Error| Error::system(format!("make the container's disk: {error}")).because(error);
     let template = diskimg::ext4_template(templates, diskimg::DEFAULT_SIZE).map_err(failed)?;
     diskimg::clone_sparse(&template, disk).map_err(failed)?;
     Ok(())

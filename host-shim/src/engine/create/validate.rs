@@ -26,7 +26,9 @@ pub fn name(name: &str) -> Result<&str> {
     if good {
         Ok(bare)
     } else {
-        Err(Error::invalid(format!("Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")))
+        Err(Error::invalid(format!(
+            "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+        )))
     }
 }
 
@@ -50,7 +52,8 @@ fn container(config: &Config) -> Result<()> {
             "the working directory '{dir}' is invalid, it needs to be an absolute path"
         )));
     }
-    if let Some(entry) = config.env.iter().flatten().find(|entry| entry.is_empty() || entry.starts_with('=')) {
+    if let Some(entry) = config.env.iter().flatten().find(|entry| entry.is_empty() || entry.starts_with('='))
+    {
         return Err(Error::invalid(format!("invalid environment variable: {entry}")));
     }
     if !config.stop_signal.is_empty() {
@@ -138,7 +141,9 @@ fn cpus(host: &HostConfig, cores: usize) -> Result<()> {
         )));
     }
     if host.cpu_period != 0 && !(1000..=1_000_000).contains(&host.cpu_period) {
-        return refuse("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)");
+        return refuse(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+        );
     }
     if host.cpu_quota > 0 && host.cpu_quota < 1000 {
         return refuse("CPU cfs quota can not be less than 1ms (i.e. 1000)");
@@ -192,7 +197,12 @@ fn modes(host: &HostConfig) -> Result<()> {
     }
     match host.pid_mode.as_str() {
         "" | "private" => {}
-        "host" => return Err(Error::new(Kind::NotImplemented, "pid mode host: a container in its own VM cannot see the host's processes")),
+        "host" => {
+            return Err(Error::new(
+                Kind::NotImplemented,
+                "pid mode host: a container in its own VM cannot see the host's processes",
+            ));
+        }
         _ => return Err(Error::invalid("invalid PID mode")),
     }
     if !matches!(host.ipc_mode.as_str(), "" | "private" | "shareable" | "none" | "host") {
@@ -208,7 +218,10 @@ fn modes(host: &HostConfig) -> Result<()> {
         return Err(Error::invalid(format!("unknown or invalid runtime name: {}", host.runtime)));
     }
     if !matches!(host.log_config.r#type.as_str(), "" | "json-file" | "local" | "none") {
-        return Err(Error::invalid(format!("logger: no log driver named '{}' is registered", host.log_config.r#type)));
+        return Err(Error::invalid(format!(
+            "logger: no log driver named '{}' is registered",
+            host.log_config.r#type
+        )));
     }
     Ok(())
 }
@@ -225,10 +238,16 @@ fn storage(config: &Config, host: &HostConfig) -> Result<()> {
         match mount.r#type.as_str() {
             "tmpfs" => {}
             "bind" | "volume" | "image" | "cluster" | "npipe" | "" => return later(volumes),
-            other => return Err(Error::invalid(format!("invalid mount config for type \"{other}\": mount type unknown"))),
+            other => {
+                return Err(Error::invalid(format!(
+                    "invalid mount config for type \"{other}\": mount type unknown"
+                )));
+            }
         }
         if !mount.source.is_empty() {
-            return Err(Error::invalid("invalid mount config for type \"tmpfs\": field Source must not be specified"));
+            return Err(Error::invalid(
+                "invalid mount config for type \"tmpfs\": field Source must not be specified",
+            ));
         }
         destination(&mount.target).map_err(|error| {
             Error::invalid(format!("invalid mount config for type \"tmpfs\": {}", error.message))

@@ -96,7 +96,8 @@ impl Exec {
     }
 
     fn started_already(&self, phase: Phase) -> Error {
-        let what = if matches!(phase, Phase::Exited { .. }) { "has already run" } else { "is already running" };
+        let what =
+            if matches!(phase, Phase::Exited { .. }) { "has already run" } else { "is already running" };
         Error::conflict(format!("Error: Exec command {} {what}", self.id))
     }
 
@@ -206,8 +207,14 @@ mod tests {
         let exec = exec();
         exec.set(Phase::Running { pid: 1446 });
         let value = exec.inspect("c");
-        assert_eq!((&value["Running"], &value["ExitCode"], &value["Pid"]), (&json!(true), &Value::Null, &json!(1446)));
-        assert_eq!(value["ProcessConfig"], json!({"tty": false, "entrypoint": "sleep", "arguments": ["500"], "privileged": false}));
+        assert_eq!(
+            (&value["Running"], &value["ExitCode"], &value["Pid"]),
+            (&json!(true), &Value::Null, &json!(1446))
+        );
+        assert_eq!(
+            value["ProcessConfig"],
+            json!({"tty": false, "entrypoint": "sleep", "arguments": ["500"], "privileged": false})
+        );
         exec.set(Phase::Exited { pid: 1446, code: 3 });
         assert_eq!(exec.inspect("c")["ExitCode"], 3);
     }

@@ -122,10 +122,19 @@ impl Engine {
     ///
     /// # Errors
     /// 409 when the container does not run, 500 when the process does not.
-    pub async fn resize_exec(&self, container: &Container, exec: &Exec, width: u32, height: u32) -> Result<()> {
+    pub async fn resize_exec(
+        &self,
+        container: &Container,
+        exec: &Exec,
+        width: u32,
+        height: u32,
+    ) -> Result<()> {
         let run = can_exec(container)?;
         if !matches!(exec.phase(), Phase::Running { .. }) {
-            return Err(Error::conflict(format!("cannot resize a stopped container: exec {} is not running", exec.id)));
+            return Err(Error::conflict(format!(
+                "cannot resize a stopped container: exec {} is not running",
+                exec.id
+            )));
         }
         let (container_id, process_id) = (container.id.clone(), exec.id.clone());
         let request = ResizeProcessRequest { container_id, process_id, width, height };
@@ -134,7 +143,12 @@ impl Engine {
     }
 }
 
-fn spec(container: &Container, exec: &Exec, detach: bool, console_size: Option<[u32; 2]>) -> Result<ProcessSpec> {
+fn spec(
+    container: &Container,
+    exec: &Exec,
+    detach: bool,
+    console_size: Option<[u32; 2]>,
+) -> Result<ProcessSpec> {
     let record = container.record();
     let config = &exec.config;
     let mut spec = prepare::process(&record, config.tty, config.privileged)?;
@@ -182,7 +196,9 @@ async fn forget(run: &Run, container: &Container, exec: &Exec) {
         return;
     }
     let request = DeleteProcessRequest { container_id: container.id.clone(), process_id: exec.id.clone() };
-    if let Err(error) = vm::call("delete the process", vm::QUICK, run.vm.sandbox().delete_process(request)).await {
+    if let Err(error) =
+        vm::call("delete the process", vm::QUICK, run.vm.sandbox().delete_process(request)).await
+    {
         tracing::debug!(exec = exec.id, %error, "cannot delete an exec in the guest");
     }
 }

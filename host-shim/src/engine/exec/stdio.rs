@@ -31,7 +31,11 @@ const STDIN_WINDOW: u64 = 256 << 10;
 const EXIT: Duration = Duration::from_secs(20);
 
 /// Opens the stdio of a created process. The receiver fires when its output has been carried.
-pub(super) async fn open(run: &Run, container: &Container, exec: Arc<Exec>) -> Result<(Streams, oneshot::Receiver<()>)> {
+pub(super) async fn open(
+    run: &Run,
+    container: &Container,
+    exec: Arc<Exec>,
+) -> Result<(Streams, oneshot::Receiver<()>)> {
     let (requests, queue) = mpsc::channel(CHUNKS);
     let request = |kind| StdioRequest { kind: Some(kind) };
     let open = StdioOpen {
@@ -130,7 +134,8 @@ impl Carrier {
                     if self.outputs.send(Output { stderr, data: chunk.data }).await.is_err() {
                         return false;
                     }
-                    let offset = if stderr { &mut self.ack.stderr_offset } else { &mut self.ack.stdout_offset };
+                    let offset =
+                        if stderr { &mut self.ack.stderr_offset } else { &mut self.ack.stdout_offset };
                     *offset = end;
                     // Once the guest is done it takes no more acks; what it still sends is read all the same.
                     let _ = self.requests.send(stdio_request::Kind::Ack(self.ack)).await;
@@ -176,7 +181,10 @@ impl Carrier {
         self.rest = Some(data).filter(|data| !data.is_empty());
         let offset = self.sent;
         self.sent += chunk.len() as u64;
-        let _ = self.requests.send(stdio_request::Kind::Stdin(StdinChunk { offset, data: chunk, eof: false })).await;
+        let _ = self
+            .requests
+            .send(stdio_request::Kind::Stdin(StdinChunk { offset, data: chunk, eof: false }))
+            .await;
         true
     }
 }

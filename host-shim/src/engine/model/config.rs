@@ -101,8 +101,10 @@ mod tests {
 
     #[test]
     fn null_ports_and_odd_case_are_read() {
-        let config: Config =
-            lenient::from_value(json!({"image": "a", "ExposedPorts": {"80/tcp": null}, "Volumes": {"/v": {}}})).unwrap();
+        let config: Config = lenient::from_value(
+            json!({"image": "a", "ExposedPorts": {"80/tcp": null}, "Volumes": {"/v": {}}}),
+        )
+        .unwrap();
         assert_eq!(config.image, "a");
         assert!(config.exposed_ports.unwrap().contains_key("80/tcp"));
         assert!(config.volumes.unwrap().contains_key("/v"));
@@ -110,13 +112,30 @@ mod tests {
 
     #[test]
     fn prints_the_keys_dockerd_prints() {
-        let Value::Object(map) = serde_json::to_value(Config::default()).unwrap() else { panic!("no object") };
+        let Value::Object(map) = serde_json::to_value(Config::default()).unwrap() else {
+            panic!("no object")
+        };
         let keys: Vec<&str> = map.keys().map(String::as_str).collect();
         assert_eq!(
             keys,
             [
-                "Hostname", "Domainname", "User", "AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin",
-                "StdinOnce", "Env", "Cmd", "Image", "Volumes", "WorkingDir", "Entrypoint", "OnBuild", "Labels"
+                "Hostname",
+                "Domainname",
+                "User",
+                "AttachStdin",
+                "AttachStdout",
+                "AttachStderr",
+                "Tty",
+                "OpenStdin",
+                "StdinOnce",
+                "Env",
+                "Cmd",
+                "Image",
+                "Volumes",
+                "WorkingDir",
+                "Entrypoint",
+                "OnBuild",
+                "Labels"
             ]
         );
     }

@@ -12,7 +12,9 @@ pub use config::{Config, Healthcheck};
 pub use host::{Device, HostConfig, LogConfig, MountPoint, PortBinding, RestartPolicy, TmpfsOptions, Ulimit};
 
 /// A string or a list of strings: `Cmd` and `Entrypoint`.
-pub(crate) fn string_or_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+pub(crate) fn string_or_list<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<String>>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Either {
