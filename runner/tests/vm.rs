@@ -10,9 +10,20 @@ use std::{
     time::Duration,
 };
 
-use proto::runner::{GetStatusRequest, ShutdownRequest, Stage, WaitStageRequest};
-use runner::{Accelerator, Handle, VmSpec};
-use tokio::time::{Instant, sleep, timeout};
+use bytes::Bytes;
+use futures::StreamExt;
+use proto::{
+    runner::{
+        AttachOpen, AttachRequest, ExitRecord, GetStatusRequest, LogConfig, ShutdownRequest, Stage,
+        StartContainerRequest, WaitExitRequest, WaitStageRequest, attach_request::Kind,
+    },
+    sandbox::{PrepareRequest, ProcessSpec, Rootfs},
+};
+use runner::{Accelerator, Disk, Handle, VmSpec};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
 use tonic::Code;
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -103,4 +114,193 @@ async fn nothing_is_left_of_a_killed_runner_nor_of_one_shut_down_early() {
         gone(&handle, &[status.hypervisor_pid, status.runner_pid]).await;
         assert!(handle.client().get_status(GetStatusRequest {}).await.is_err());
     }
+}
+
+/// A VM whose only layer is the image named by `ARCA_TEST_ROOTFS` (EROFS, with busybox), over a tmpfs.
+fn container_spec(dir: &Path, id: &str) -> VmSpec {
+    let rootfs = file("ARCA_TEST_ROOTFS", "build/test-rootfs.erofs");
+    VmSpec { disks: vec![Disk { path: rootfs, serial: "l0".into(), readonly: true }], ..spec(dir, id) }
+}
+
+fn start(spec: &VmSpec, args: &[&str]) -> StartContainerRequest {
+    let rootfs = Rootfs { lower: vec!["l0".into()], ..Rootfs::default() };
+    StartContainerRequest {
+        container_id: spec.vm_id.clone(),
+        prepare: Some(PrepareRequest {
+            container_id: spec.vm_id.clone(),
+            rootfs: Some(rootfs),
+            hostname: "box".into(),
+            ..PrepareRequest::default()
+        }),
+        process: Some(ProcessSpec {
+            args: args.iter().map(ToString::to_string).collect(),
+            cwd: "/".into(),
+            stdin: true,
+            stdout: true,
+            stderr: true,
+            ..ProcessSpec::default()
+        }),
+        log: Some(LogConfig { path: log(spec).to_str().unwrap().into(), ..LogConfig::default() }),
+        stdin_once: true,
+    }
+}
+
+fn log(spec: &VmSpec) -> PathBuf {
+    spec.state_dir.join("c.log")
+}
+
+async fn boot(spec: &VmSpec) -> Handle {
+    let begin = Instant::now();
+    let handle = runner::launch(&executable(), spec).await.unwrap();
+    let ready = WaitStageRequest { stage: Stage::Ready.into() };
+    let status = timeout(PATIENCE, handle.client().wait_stage(ready)).await.unwrap().unwrap().into_inner();
+    println!("ready after {:?}, boot {} ms", begin.elapsed(), status.boot_ms);
+    handle
+}
+
+/// Attaches, sends `stdin` and its end; answers what comes back until the end of the stream.
+async fn attach(handle: &Handle, stdin: Bytes) -> tokio::task::JoinHandle<Vec<u8>> {
+    let message = |kind| AttachRequest { kind: Some(kind) };
+    let open = message(Kind::Open(AttachOpen { stdin: true, stdout: true, stderr: true }));
+    let pieces: Vec<_> =
+        stdin.chunks(50_000).map(|piece| message(Kind::Stdin(piece.to_vec().into()))).collect();
+    let requests = [open].into_iter().chain(pieces).chain([message(Kind::StdinEof(true))]);
+    let mut answers = handle
+        .client()
+        .attach(futures::stream::iter(requests.collect::<Vec<_>>()))
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(answers.message().await.unwrap().unwrap().data.is_empty(), "subscribed");
+    tokio::spawn(async move {
+        let mut all = Vec::new();
+        while let Some(answer) = answers.message().await.unwrap() {
+            all.extend_from_slice(&answer.data);
+        }
+        all
+    })
+}
+
+async fn logged(spec: &VmSpec) -> Vec<u8> {
+    let entries = runner::logs::read(log(spec), runner::logs::Query::default(), watch::channel(true).1);
+    entries
+        .fold(Vec::new(), async |mut all, entry| {
+            all.extend_from_slice(&entry.unwrap().line);
+            all
+        })
+        .await
+}
+
+async fn wait_exit(handle: &Handle) -> ExitRecord {
+    timeout(PATIENCE, handle.client().wait_exit(WaitExitRequest {})).await.unwrap().unwrap().into_inner()
+}
+
+#[tokio::test]
+#[ignore = "boots a VM"]
+async fn a_process_gives_its_output_and_its_exit_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = container_spec(dir.path(), "short");
+    let handle = boot(&spec).await;
+    let output = attach(&handle, Bytes::new()).await;
+    let begin = Instant::now();
+    let request = start(&spec, &["/bin/sh", "-c", "echo out; echo err >&2; printf end; exit 7"]);
+    let started = handle.client().start_container(request).await.unwrap().into_inner();
+    println!("started after {:?}", begin.elapsed());
+    let record = wait_exit(&handle).await;
+    println!("exit known after {:?}", begin.elapsed());
+    assert_eq!((record.exit_code, record.pid, record.error.as_str()), (7, started.pid, ""));
+    assert_eq!(
+        runner::read_exit(&spec.state_dir).unwrap().unwrap(),
+        record.into(),
+        "durable before it is told"
+    );
+    let mut lines: Vec<_> = logged(&spec).await.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+    lines.sort();
+    assert_eq!(lines, [&b"end"[..], b"err", b"out"]);
+    assert_eq!(output.await.unwrap().len(), 11);
+    let status = handle.client().get_status(GetStatusRequest {}).await;
+    gone(&handle, &status.map(|status| status.into_inner().hypervisor_pid).into_iter().collect::<Vec<_>>())
+        .await;
+    println!("gone after {:?}", begin.elapsed());
+}
+
+#[tokio::test]
+#[ignore = "boots a VM"]
+async fn input_comes_back_byte_for_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = container_spec(dir.path(), "cat");
+    let handle = boot(&spec).await;
+    let input: Bytes = (0..3_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let output = attach(&handle, input.clone()).await;
+    let begin = Instant::now();
+    handle.client().start_container(start(&spec, &["/bin/cat"])).await.unwrap();
+    assert_eq!(wait_exit(&handle).await.exit_code, 0);
+    println!("3 MB in and out in {:?}", begin.elapsed());
+    assert!(output.await.unwrap() == input);
+    gone(&handle, &[]).await;
+}
+
+#[tokio::test]
+#[ignore = "boots a VM"]
+async fn a_hundred_megabytes_reach_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = container_spec(dir.path(), "flood");
+    let handle = boot(&spec).await;
+    let begin = Instant::now();
+    let size = 100 << 20;
+    let command =
+        format!("yes 0123456789012345678901234567890123456789012345678901234567890 | head -c {size}");
+    handle.client().start_container(start(&spec, &["/bin/sh", "-c", &command])).await.unwrap();
+    let status = handle.client().get_status(GetStatusRequest {}).await.unwrap().into_inner();
+    let memory = || {
+        let text = fs::read_to_string(format!("/proc/{}/status", status.runner_pid)).unwrap_or_default();
+        text.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default().to_owned()
+    };
+    assert_eq!(wait_exit(&handle).await.exit_code, 0);
+    println!("100 MB in {:?}, runner {}", begin.elapsed(), memory());
+    assert_eq!(logged(&spec).await.len(), size);
+    gone(&handle, &[]).await;
+}
+
+#[tokio::test]
+#[ignore = "boots a VM"]
+async fn a_lost_vm_and_a_shutdown_are_exits_with_137() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = container_spec(dir.path(), "lost");
+    for shutdown in [true, false] {
+        let handle = boot(&spec).await;
+        let request = start(&spec, &["/bin/sh", "-c", "echo on; sleep 1000"]);
+        handle.client().start_container(request).await.unwrap();
+        let status = handle.client().get_status(GetStatusRequest {}).await.unwrap().into_inner();
+        let begin = Instant::now();
+        if shutdown {
+            handle.client().shutdown(ShutdownRequest { grace_ms: 8000 }).await.unwrap();
+            println!("shut down in {:?}", begin.elapsed());
+        } else {
+            let pid = rustix::process::Pid::from_raw(status.hypervisor_pid as i32).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        }
+        gone(&handle, &[status.hypervisor_pid, status.runner_pid]).await;
+        let record = runner::read_exit(&spec.state_dir).unwrap().unwrap();
+        assert_eq!(record.exit_code, 137);
+        assert_eq!(record.error.is_empty(), shutdown, "{}", record.error);
+        assert!(logged(&spec).await.ends_with(b"on\n"));
+    }
+}
+
+#[tokio::test]
+#[ignore = "boots a VM"]
+async fn a_command_that_is_not_there_is_127_and_the_vm_can_be_shut_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = container_spec(dir.path(), "nocmd");
+    let handle = boot(&spec).await;
+    for _ in 0..2 {
+        let refused = handle.client().start_container(start(&spec, &["/nosuch"])).await.unwrap_err();
+        assert_eq!(proto::detail::of(&refused).exit_code, 127, "{refused:?}");
+    }
+    let begin = Instant::now();
+    handle.client().shutdown(ShutdownRequest { grace_ms: 0 }).await.unwrap();
+    println!("shut down in {:?}", begin.elapsed());
+    gone(&handle, &[]).await;
+    assert_eq!(runner::read_exit(&spec.state_dir).unwrap(), None);
 }
