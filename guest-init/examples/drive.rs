@@ -20,6 +20,8 @@ use tonic::transport::Channel;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
+const QUIET: &str = "console=ttyS0 quiet panic=-1 tsc=reliable";
+const VERBOSE: &str = "console=ttyS0 loglevel=8 panic=-1 tsc=reliable arca.log=debug";
 const CONTAINER: &str = "c0ffee000000000000000000";
 
 #[derive(Default)]
@@ -120,7 +122,7 @@ fn boot(o: &Options) -> Result<Machine> {
         .arg(&o.kernel)
         .arg("-initrd")
         .arg(&o.initramfs)
-        .args(["-append", "console=ttyS0 quiet panic=-1 tsc=reliable arca.log=debug"]);
+        .args(["-append", if o.console { VERBOSE } else { QUIET }]);
     if o.console {
         qemu.args(["-serial", "stdio"]);
     }
@@ -278,8 +280,15 @@ async fn main() -> Result<()> {
     let o = options()?;
     let start = Instant::now();
     let mut machine = boot(&o)?;
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    proto::dial::connect_until(&machine.socket, proto::ports::GUEST_CONTROL, deadline).await?;
+    // A connection asked for before the guest's driver is there is never answered: ask again soon.
+    while start.elapsed() < Duration::from_secs(60) {
+        let dial = proto::dial::connect(&machine.socket, proto::ports::GUEST_CONTROL);
+        match tokio::time::timeout(Duration::from_millis(200), dial).await {
+            Ok(Ok(_)) => break,
+            Ok(Err(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
+            Err(_) => println!("[no handshake after {:?}]", start.elapsed()),
+        }
+    }
     let mut client = SandboxClient::new(proto::dial::guest_channel(machine.socket.clone(), proto::ports::GUEST_CONTROL));
     let info = client.get_info(GetInfoRequest {}).await?.into_inner();
     println!("[GetInfo after {:?}: {info:?}]", start.elapsed());

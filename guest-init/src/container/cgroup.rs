@@ -55,7 +55,7 @@ impl Cgroup {
 
     /// Sets the limits that are named.
     pub(crate) fn apply(&self, resources: &Resources) -> Result<(), CgroupError> {
-        for (file, value) in settings(resources, self.cpu_max()) {
+        for (file, value) in settings(resources, &self.cpu_max()) {
             self.write(file, &value)?;
         }
         Ok(())
@@ -106,7 +106,7 @@ impl Cgroup {
         let deadline = Instant::now() + EVENT_WAIT;
         loop {
             // Reading takes note of the state; a change after it wakes the poll.
-            let text = rustix_read(&events).map_err(failed)?;
+            let text = read_at_start(&events).map_err(failed)?;
             if value_of(&text, key) == Some(wanted) {
                 return Ok(());
             }
@@ -123,7 +123,7 @@ impl Cgroup {
     }
 }
 
-fn rustix_read(file: &fs::File) -> io::Result<String> {
+fn read_at_start(file: &fs::File) -> io::Result<String> {
     let mut text = [0; 256];
     let n = rustix::io::pread(file, &mut text, 0)?;
     Ok(String::from_utf8_lossy(text.get(..n).unwrap_or_default()).into_owned())
@@ -144,11 +144,10 @@ fn value_of<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 }
 
 /// Docker's limits as files of the cgroup; `cpu_max` is what that file holds now.
-fn settings(resources: &Resources, cpu_max: String) -> Vec<(&'static str, String)> {
+fn settings(resources: &Resources, cpu_max: &str) -> Vec<(&'static str, String)> {
     let mut files = Vec::new();
     let limit = |value: i64| if value < 0 { "max".to_owned() } else { value.to_string() };
     let memory = resources.memory.map(|memory| if memory == 0 { -1 } else { memory });
-    // Swap first when it shrinks below memory never matters here: the guest has no swap unless a disk brings it.
     if let Some(memory) = memory {
         files.push(("memory.max", limit(memory)));
     }
@@ -207,7 +206,7 @@ mod tests {
     #[test]
     fn dockers_swap_includes_memory() {
         let of = |memory, memory_swap| {
-            settings(&Resources { memory, memory_swap, ..Resources::default() }, String::new())
+            settings(&Resources { memory, memory_swap, ..Resources::default() }, "")
                 .into_iter()
                 .map(|(file, value)| format!("{file}={value}"))
                 .collect::<Vec<_>>()
@@ -223,11 +222,11 @@ mod tests {
     fn a_new_quota_keeps_its_file() {
         let resources = Resources { cpu_quota_us: Some(50_000), pids_limit: Some(0), ..Resources::default() };
         assert_eq!(
-            settings(&resources, "max 100000".into()),
+            settings(&resources, "max 100000"),
             [("cpu.max", "50000 100000".to_owned()), ("pids.max", "max".to_owned())]
         );
         let period = Resources { cpu_period_us: Some(20_000), ..Resources::default() };
-        assert_eq!(settings(&period, "7000 100000\n".into()), [("cpu.max", "7000 20000".to_owned())]);
+        assert_eq!(settings(&period, "7000 100000\n"), [("cpu.max", "7000 20000".to_owned())]);
     }
 
     #[test]

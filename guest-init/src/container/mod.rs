@@ -111,18 +111,18 @@ impl Container {
         self.processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a process known. An equal one that is known already is answered; another one is an error.
-    pub(crate) fn create(&self, id: &str, spec: ProcessSpec) -> Result<(), ProcessSpec> {
+    /// Makes a process known. Answers false when another one of that ID is known already; an equal one is fine.
+    pub(crate) fn create(&self, id: &str, spec: ProcessSpec) -> bool {
         let mut processes = self.processes();
         if let Some(known) = processes.known.get(id) {
-            return if known.spec == spec { Ok(()) } else { Err(spec) };
+            return known.spec == spec;
         }
         let first = processes.first.is_none();
         if first {
             processes.first = Some(id.to_owned());
         }
         processes.known.insert(id.to_owned(), Arc::new(Process::new(spec, first)));
-        Ok(())
+        true
     }
 
     /// A process by its ID.

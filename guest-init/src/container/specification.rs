@@ -90,6 +90,8 @@ fn rlimit(name: &str) -> Result<u32, Failure> {
         "stack" => libc::RLIMIT_STACK,
         _ => return Err(Failure::plain(format_args!("invalid ulimit type: {name}"))),
     };
+    // Unsigned with glibc, signed with musl.
+    #[allow(clippy::unnecessary_cast, reason = "not the same type with musl")]
     Ok(number as u32)
 }
 
@@ -99,8 +101,8 @@ mod tests {
 
     #[test]
     fn limits_have_dockers_names() {
-        assert_eq!(rlimit("nofile").unwrap(), libc::RLIMIT_NOFILE as u32);
-        assert_eq!(rlimit("RLIMIT_CORE").unwrap(), libc::RLIMIT_CORE as u32);
+        assert_eq!(rlimit("nofile").unwrap(), libc::RLIMIT_NOFILE);
+        assert_eq!(rlimit("RLIMIT_CORE").unwrap(), libc::RLIMIT_CORE);
         assert_eq!(rlimit("files").unwrap_err().message, "invalid ulimit type: files");
     }
 }

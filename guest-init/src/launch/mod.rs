@@ -61,7 +61,7 @@ pub(crate) fn main() -> ExitCode {
     // Nothing in the namespaces that we join may look into us.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let failure = match receive(&socket) {
-        Ok((config, fds)) => match run::run(&socket, config, fds) {
+        Ok((config, fds)) => match run::run(&socket, &config, fds) {
             Ok(never) => match never {},
             Err(failure) => failure,
         },

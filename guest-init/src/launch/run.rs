@@ -27,7 +27,7 @@ const EXEC_FAILED: i32 = 255;
 /// Becomes the process.
 pub(super) fn run(
     socket: &UnixStream,
-    config: Config,
+    config: &Config,
     fds: Vec<(FdRole, OwnedFd)>,
 ) -> Result<Infallible, Failure> {
     let process = &config.process;

@@ -143,10 +143,10 @@ impl sandbox_server::Sandbox for Sandbox {
             return Err(Status::invalid_argument("process_id is empty"));
         }
         let container = self.container(&request.container_id)?;
-        container.create(&request.process_id, spec).map_err(|_| {
+        if !container.create(&request.process_id, spec) {
             let message = format!("process {} exists already, from another request", request.process_id);
-            status::about(Code::AlreadyExists, message, &request.process_id)
-        })?;
+            return Err(status::about(Code::AlreadyExists, message, &request.process_id));
+        }
         answer(CreateProcessResponse {})
     }
 
