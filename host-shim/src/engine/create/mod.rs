@@ -111,7 +111,7 @@ impl Engine {
             match self.in_store(move |store| store.insert(&copy)).await {
                 Ok(()) => break,
                 Err(Refused::NameTaken(_)) if !named && attempt < NAME_TRIES => {
-                    record.name = names::random(attempt)
+                    record.name = names::random(attempt);
                 }
                 Err(refused) => return Err(taken(refused, &record.name)),
             }
