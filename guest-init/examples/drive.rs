@@ -14,7 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proto::sandbox::{sandbox_client::SandboxClient, stdio_request::Kind as In, stdio_response::Kind as Out, *};
+use proto::sandbox::{
+    sandbox_client::SandboxClient, stdio_request::Kind as In, stdio_response::Kind as Out, *,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
@@ -115,7 +117,17 @@ fn boot(o: &Options) -> Result<Machine> {
     }
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args(["-object", "memory-backend-memfd,id=mem,size=512M,share=on", "-m", "512M"])
-        .args(["-machine", "q35,memory-backend=mem,accel=tcg", "-cpu", "max", "-smp", "2", "-nodefaults", "-display", "none"])
+        .args([
+            "-machine",
+            "q35,memory-backend=mem,accel=tcg",
+            "-cpu",
+            "max",
+            "-smp",
+            "2",
+            "-nodefaults",
+            "-display",
+            "none",
+        ])
         .args(["-chardev", &format!("socket,id=vs,path={}", vhost.display())])
         .args(["-device", "vhost-user-vsock-pci,chardev=vs", "-no-reboot"])
         .arg("-kernel")
@@ -127,7 +139,10 @@ fn boot(o: &Options) -> Result<Machine> {
         qemu.args(["-serial", "stdio"]);
     }
     let mut disk = |file: &Path, serial: &str, readonly: &str| {
-        qemu.args(["-drive", &format!("if=none,id={serial},format=raw,file={},readonly={readonly}", file.display())]);
+        qemu.args([
+            "-drive",
+            &format!("if=none,id={serial},format=raw,file={},readonly={readonly}", file.display()),
+        ]);
         qemu.args(["-device", &format!("virtio-blk-pci,drive={serial},serial={serial}")]);
     };
     for (index, file) in o.lower.iter().enumerate() {
@@ -183,7 +198,10 @@ fn prepare(o: &Options) -> PrepareRequest {
             .iter()
             .map(|target| Mount { kind: 0, target: target.clone(), options: vec!["size=1m".into()] })
             .collect(),
-        managed_files: vec![managed("/etc/hosts", "127.0.0.1 localhost\n"), managed("/etc/hostname", "driven\n")],
+        managed_files: vec![
+            managed("/etc/hosts", "127.0.0.1 localhost\n"),
+            managed("/etc/hostname", "driven\n"),
+        ],
         sysctls: o.sysctls.iter().cloned().collect(),
         resources: Some(Resources { memory: o.memory, pids_limit: Some(100), ..Resources::default() }),
         masked_paths: list("/proc/kcore /proc/keys /proc/timer_list /proc/acpi /sys/firmware"),
@@ -193,15 +211,27 @@ fn prepare(o: &Options) -> PrepareRequest {
 }
 
 /// Runs one process to its end; answers its exit code.
-async fn run(client: &mut SandboxClient<Channel>, o: &Options, id: &str, mut spec: ProcessSpec) -> Result<i32> {
+async fn run(
+    client: &mut SandboxClient<Channel>,
+    o: &Options,
+    id: &str,
+    mut spec: ProcessSpec,
+) -> Result<i32> {
     let (container_id, process_id) = (CONTAINER.to_owned(), id.to_owned());
     let start = Instant::now();
     spec.init = o.init && id == "init";
-    let create =
-        CreateProcessRequest { container_id: container_id.clone(), process_id: process_id.clone(), spec: Some(spec) };
+    let create = CreateProcessRequest {
+        container_id: container_id.clone(),
+        process_id: process_id.clone(),
+        spec: Some(spec),
+    };
     client.create_process(create).await?;
     let (sender, receiver) = tokio::sync::mpsc::channel(8);
-    let open = StdioOpen { container_id: container_id.clone(), process_id: process_id.clone(), ..StdioOpen::default() };
+    let open = StdioOpen {
+        container_id: container_id.clone(),
+        process_id: process_id.clone(),
+        ..StdioOpen::default()
+    };
     sender.send(StdioRequest { kind: Some(In::Open(open)) }).await?;
     let mut responses = client.stdio(ReceiverStream::new(receiver)).await?.into_inner();
     let name = StartProcessRequest { container_id: container_id.clone(), process_id: process_id.clone() };
@@ -237,12 +267,17 @@ async fn run(client: &mut SandboxClient<Channel>, o: &Options, id: &str, mut spe
             Some(Out::Output(chunk)) => {
                 let stream = usize::try_from(chunk.stream)?;
                 if chunk.offset != total[stream] as u64 {
-                    return Err(format!("stream {stream}: offset {} after {}", chunk.offset, total[stream]).into());
+                    return Err(
+                        format!("stream {stream}: offset {} after {}", chunk.offset, total[stream]).into()
+                    );
                 }
                 total[stream] += chunk.data.len();
-                if o.quiet {
-                    sum = chunk.data.iter().fold(sum, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
-                } else {
+                if o.quiet && o.stdin_bytes > 0 {
+                    sum = chunk
+                        .data
+                        .iter()
+                        .fold(sum, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
+                } else if !o.quiet {
                     print!("{}", String::from_utf8_lossy(&chunk.data));
                 }
                 let ack = OutputAck { stdout_offset: total[1] as u64, stderr_offset: total[2] as u64 };
@@ -289,7 +324,8 @@ async fn main() -> Result<()> {
             Err(_) => println!("[no handshake after {:?}]", start.elapsed()),
         }
     }
-    let mut client = SandboxClient::new(proto::dial::guest_channel(machine.socket.clone(), proto::ports::GUEST_CONTROL));
+    let mut client =
+        SandboxClient::new(proto::dial::guest_channel(machine.socket.clone(), proto::ports::GUEST_CONTROL));
     let info = client.get_info(GetInfoRequest {}).await?.into_inner();
     println!("[GetInfo after {:?}: {info:?}]", start.elapsed());
     client.seed_random(SeedRandomRequest { seed: vec![7; 32].into() }).await?;
@@ -312,21 +348,37 @@ async fn main() -> Result<()> {
         let (process_id, container) = name();
         let mut first = spec(&o, o.command.clone());
         first.init = o.init;
-        client.create_process(CreateProcessRequest { container_id: container, process_id, spec: Some(first) }).await?;
+        client
+            .create_process(CreateProcessRequest { container_id: container, process_id, spec: Some(first) })
+            .await?;
         let (process_id, container) = name();
         client.start_process(StartProcessRequest { container_id: container, process_id }).await?;
         for (index, command) in o.execs.iter().enumerate() {
             match command.as_str() {
                 "@pause" => drop(client.pause(PauseRequest { container_id: container_id.clone() }).await?),
                 "@resume" => drop(client.resume(ResumeRequest { container_id: container_id.clone() }).await?),
-                "@top" => println!("{:?}", client.top(TopRequest { container_id: container_id.clone(), args: vec![] }).await?),
-                "@stats" => println!("{:?}", client.stats(StatsRequest { container_id: container_id.clone() }).await?),
+                "@top" => println!(
+                    "{:?}",
+                    client.top(TopRequest { container_id: container_id.clone(), args: vec![] }).await?
+                ),
+                "@stats" => {
+                    println!(
+                        "{:?}",
+                        client.stats(StatsRequest { container_id: container_id.clone() }).await?
+                    );
+                }
                 "@stop" => {
                     let (process_id, container_id) = name();
                     let signal = SignalProcessRequest { container_id, process_id, signal: 15, all: false };
                     client.signal_process(signal).await?;
                     let (process_id, container_id) = name();
-                    println!("{:?}", client.wait_process(WaitProcessRequest { container_id, process_id }).await?.into_inner());
+                    println!(
+                        "{:?}",
+                        client
+                            .wait_process(WaitProcessRequest { container_id, process_id })
+                            .await?
+                            .into_inner()
+                    );
                 }
                 command => {
                     let args = command.split(' ').map(str::to_owned).collect();
@@ -337,7 +389,8 @@ async fn main() -> Result<()> {
             }
         }
     }
-    let mut changes = client.changes(ChangesRequest { container_id: container_id.clone() }).await?.into_inner();
+    let mut changes =
+        client.changes(ChangesRequest { container_id: container_id.clone() }).await?.into_inner();
     while let Some(part) = changes.message().await? {
         for change in part.changes {
             println!("[{} {}]", ["C", "A", "D"].get(change.kind as usize).unwrap_or(&"?"), change.path);

@@ -11,7 +11,8 @@ pub(crate) fn command_line() -> String {
 pub(crate) fn uptime_ms() -> u64 {
     let boot = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
     boot.map_or(0, |time| {
-        u64::try_from(time.tv_sec()).unwrap_or(0) * 1000 + u64::try_from(time.tv_nsec()).unwrap_or(0) / 1_000_000
+        u64::try_from(time.tv_sec()).unwrap_or(0) * 1000
+            + u64::try_from(time.tv_nsec()).unwrap_or(0) / 1_000_000
     })
 }
 

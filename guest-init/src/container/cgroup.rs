@@ -39,7 +39,8 @@ impl Cgroup {
         if path.exists() {
             path = Path::new(CGROUP_ROOT).join(container.replace('/', "_"));
         }
-        fs::create_dir_all(&path).map_err(|source| CgroupError { what: path.display().to_string(), source })?;
+        fs::create_dir_all(&path)
+            .map_err(|source| CgroupError { what: path.display().to_string(), source })?;
         Ok(Self { path })
     }
 

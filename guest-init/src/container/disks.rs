@@ -101,6 +101,8 @@ mod tests {
     #[test]
     fn a_missing_disk_is_named_after_the_deadline() {
         let error = find("arca-no-such-disk", Duration::from_millis(1)).unwrap_err();
-        assert!(error.to_string().starts_with("no disk with serial \"arca-no-such-disk\" appeared within 1ms"));
+        assert!(
+            error.to_string().starts_with("no disk with serial \"arca-no-such-disk\" appeared within 1ms")
+        );
     }
 }

@@ -156,7 +156,8 @@ impl Container {
     pub(crate) fn init_pidfd(&self) -> Result<OwnedFd, Failure> {
         let pid = self.init_pid().and_then(rustix::process::Pid::from_raw);
         let pid = pid.ok_or_else(|| Failure::plain("container is not running"))?;
-        rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).map_err(|e| Failure::setup("pidfd", e))
+        rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+            .map_err(|e| Failure::setup("pidfd", e))
     }
 
     /// Starts a process; blocks until its command runs or has failed. Must be called within the runtime.

@@ -107,12 +107,16 @@ impl Registry {
     pub(crate) fn shared(&self, request: &PrepareRequest) -> Result<Shared, Failure> {
         let other = |id: &str| {
             let found = if id.is_empty() { return Ok(None) } else { self.get(id) };
-            found.map(Some).ok_or_else(|| Failure::plain(format_args!("container {id} is not in this sandbox")))
+            found
+                .map(Some)
+                .ok_or_else(|| Failure::plain(format_args!("container {id} is not in this sandbox")))
         };
-        let pidfd = |id: &str| Ok::<_, Failure>(match other(id)? {
-            Some(container) => Some(Arc::new(container.init_pidfd()?)),
-            None => None,
-        });
+        let pidfd = |id: &str| {
+            Ok::<_, Failure>(match other(id)? {
+                Some(container) => Some(Arc::new(container.init_pidfd()?)),
+                None => None,
+            })
+        };
         let shm = other(&request.ipc_of)?.map(|container| container.root.shm().display().to_string());
         Ok(Shared { pid: pidfd(&request.pid_of)?, ipc: pidfd(&request.ipc_of)?, shm })
     }

@@ -76,10 +76,20 @@ impl Root {
         built.map(|()| root)
     }
 
-    fn mount_all(&mut self, rootfs: &proto::sandbox::Rootfs, request: &PrepareRequest) -> Result<(), RootError> {
+    fn mount_all(
+        &mut self,
+        rootfs: &proto::sandbox::Rootfs,
+        request: &PrepareRequest,
+    ) -> Result<(), RootError> {
         for (index, serial) in rootfs.lower.iter().enumerate() {
             let device = disks::find(serial, DISK_WAIT)?;
-            self.mount(&device, &format!("l/{index}"), "erofs", MsFlags::MS_RDONLY | MsFlags::MS_NOATIME, "")?;
+            self.mount(
+                &device,
+                &format!("l/{index}"),
+                "erofs",
+                MsFlags::MS_RDONLY | MsFlags::MS_NOATIME,
+                "",
+            )?;
         }
         if rootfs.writable.is_empty() {
             self.mount(Path::new("tmpfs"), "rw", "tmpfs", MsFlags::empty(), "mode=0755")?;
@@ -110,7 +120,14 @@ impl Root {
         Ok(())
     }
 
-    fn mount(&self, source: &Path, name: &str, kind: &str, flags: MsFlags, data: &str) -> Result<(), RootError> {
+    fn mount(
+        &self,
+        source: &Path,
+        name: &str,
+        kind: &str,
+        flags: MsFlags,
+        data: &str,
+    ) -> Result<(), RootError> {
         let target = self.base.join(name);
         let step = || format!("mount {} ({kind}) as {name}", source.display());
         fs::create_dir_all(&target).map_err(at(step()))?;
@@ -154,7 +171,8 @@ impl Root {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let prefix = format!("{}/", self.base.display());
         // mountinfo(5): the fifth word is the mount point, and later mounts come later.
-        let ours = mounts.lines().rev().filter_map(|line| line.split(' ').nth(4)).filter(|p| p.starts_with(&prefix));
+        let ours =
+            mounts.lines().rev().filter_map(|line| line.split(' ').nth(4)).filter(|p| p.starts_with(&prefix));
         for point in ours {
             if let Err(error) = umount2(point, MntFlags::empty()) {
                 log::debug!("unmount {point}: {error}");

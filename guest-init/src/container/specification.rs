@@ -22,7 +22,11 @@ pub(super) fn config(spec: &ProcessSpec, cgroup_procs: String) -> Result<Config,
         terminal: spec.terminal.then(|| (size(spec.console_width), size(spec.console_height))),
         capabilities: spec.capabilities.clone(),
         no_new_privileges: spec.no_new_privileges,
-        rlimits: spec.rlimits.iter().map(|l| Ok((rlimit(&l.name)?, l.soft, l.hard))).collect::<Result<_, Failure>>()?,
+        rlimits: spec
+            .rlimits
+            .iter()
+            .map(|l| Ok((rlimit(&l.name)?, l.soft, l.hard)))
+            .collect::<Result<_, Failure>>()?,
         oom_score_adj: spec.oom_score_adj.unwrap_or(0),
         init: spec.init,
     };

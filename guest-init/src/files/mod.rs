@@ -17,6 +17,6 @@ mod stat;
 
 pub(crate) use changes::changes;
 pub(crate) use error::FilesError;
-pub(crate) use get::{Source, get};
+pub(crate) use get::get;
 pub(crate) use put::{PutOptions, put};
 pub(crate) use stat::stat;

@@ -53,7 +53,10 @@ impl Failure {
                 self.message
             )
         } else {
-            format!("OCI runtime exec failed: exec failed: unable to start container process: {}", self.message)
+            format!(
+                "OCI runtime exec failed: exec failed: unable to start container process: {}",
+                self.message
+            )
         }
     }
 }
@@ -78,7 +81,8 @@ mod tests {
 
     #[test]
     fn words_and_codes_of_runc() {
-        let failure = Failure::setup("chdir to cwd (\"/x\") set in config.json failed", nix::errno::Errno::ENOENT);
+        let failure =
+            Failure::setup("chdir to cwd (\"/x\") set in config.json failed", nix::errno::Errno::ENOENT);
         assert_eq!(failure.exit_code, 127);
         assert_eq!(
             failure.text(false),

@@ -59,7 +59,7 @@ pub(super) fn become_user(account: &Account, capabilities: &[String]) -> Result<
 
 /// Rust ignores SIGPIPE; a command expects the default, and no blocked signals.
 pub(super) fn default_signals() {
-    use nix::sys::signal::{SigHandler, SigSet, Signal, signal, sigprocmask, SigmaskHow};
+    use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
     // SAFETY: setting a default disposition installs no handler.
     let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);

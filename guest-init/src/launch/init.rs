@@ -11,7 +11,7 @@ use std::{
 use nix::{
     errno::Errno,
     sys::{
-        signal::{SigSet, Signal, SigmaskHow, kill, sigprocmask},
+        signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::{Pid, tcsetpgrp},
@@ -86,4 +86,3 @@ fn reap(child: Pid) -> Option<u8> {
         }
     }
 }
-

@@ -26,7 +26,8 @@ impl Options {
             match flag(word) {
                 Some((bits, on)) => flags.set(bits, on),
                 // Propagation does not matter in a mount namespace that nothing is shared with.
-                None if ["rprivate", "private", "rshared", "shared", "rslave", "slave", "defaults", ""].contains(&word) => {}
+                None if ["rprivate", "private", "rshared", "shared", "rslave", "slave", "defaults", ""]
+                    .contains(&word) => {}
                 None => data.push(word.to_owned()),
             }
         }

@@ -19,8 +19,12 @@ pub(super) fn assemble(first: &First) -> Result<(), Failure> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .map_err(|e| Failure::setup("make mounts private", e))?;
-    let shm = open_tree(rustix::fs::CWD, &*first.shm, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
-        .map_err(|e| Failure::setup("clone /dev/shm", e))?;
+    let shm = open_tree(
+        rustix::fs::CWD,
+        &*first.shm,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+    )
+    .map_err(|e| Failure::setup("clone /dev/shm", e))?;
     enter(&first.root)?;
 
     let read_only = if first.privileged { MsFlags::empty() } else { MsFlags::MS_RDONLY };
@@ -29,7 +33,12 @@ pub(super) fn assemble(first: &First) -> Result<(), Failure> {
     if !asked("/dev") {
         special("tmpfs", "/dev", MsFlags::MS_NOSUID | MsFlags::MS_STRICTATIME, "mode=755,size=65536k")?;
     }
-    special("devpts", "/dev/pts", SECURE.difference(MsFlags::MS_NODEV), "newinstance,ptmxmode=0666,mode=0620,gid=5")?;
+    special(
+        "devpts",
+        "/dev/pts",
+        SECURE.difference(MsFlags::MS_NODEV),
+        "newinstance,ptmxmode=0666,mode=0620,gid=5",
+    )?;
     special("sysfs", "/sys", SECURE | read_only, "")?;
     special("cgroup2", "/sys/fs/cgroup", SECURE | read_only, "nsdelegate")
         .or_else(|_| special("cgroup2", "/sys/fs/cgroup", SECURE | read_only, ""))?;
@@ -48,7 +57,8 @@ pub(super) fn assemble(first: &First) -> Result<(), Failure> {
     }
     sysctl::apply(&first.sysctls)?;
     if first.readonly {
-        options::remount(Path::new("/"), MsFlags::MS_RDONLY).map_err(|e| Failure::setup("remount root read-only", e))?;
+        options::remount(Path::new("/"), MsFlags::MS_RDONLY)
+            .map_err(|e| Failure::setup("remount root read-only", e))?;
     }
     masks::apply(&first.masked, &first.readonly_paths)
 }
@@ -78,7 +88,9 @@ fn directory(target: &str) -> Result<(), Failure> {
     }
     match fs::symlink_metadata(target) {
         Ok(meta) if meta.is_dir() => Ok(()),
-        _ => Err(Failure::plain(format_args!("the image's {target} is no directory: it cannot be mounted on"))),
+        _ => {
+            Err(Failure::plain(format_args!("the image's {target} is no directory: it cannot be mounted on")))
+        }
     }
 }
 

@@ -64,8 +64,8 @@ pub(super) fn run(
     }
     drop(streams);
 
-    let account = users::resolve(Path::new("/"), &process.user, &process.additional_groups)
-        .map_err(Failure::plain)?;
+    let account =
+        users::resolve(Path::new("/"), &process.user, &process.additional_groups).map_err(Failure::plain)?;
     let env = environment(process, account.home.as_deref());
     stdio::give_to(account.uid)?;
     identity::limits(process)?;
@@ -89,7 +89,8 @@ pub(super) fn run(
         seccomp::install(&config.seccomp)?;
     }
 
-    let strings = |words: &[String]| words.iter().map(|w| CString::new(w.as_str())).collect::<Result<Vec<_>, _>>();
+    let strings =
+        |words: &[String]| words.iter().map(|w| CString::new(w.as_str())).collect::<Result<Vec<_>, _>>();
     let zero = |_| Failure::plain("argument or environment variable with a NUL byte");
     let env = strings(&env).map_err(zero)?;
     let args = strings(&process.args).map_err(zero)?;
@@ -124,9 +125,9 @@ fn enter(cwd: &str) -> Result<(), Failure> {
     // CVE-2024-21626: a descriptor inherited from outside the root must not become the working directory.
     match nix::unistd::getcwd() {
         Ok(path) if path.is_absolute() => Ok(()),
-        Ok(_) | Err(Errno::ENOENT) => {
-            Err(Failure::cannot_run("current working directory is outside of container mount namespace root".into()))
-        }
+        Ok(_) | Err(Errno::ENOENT) => Err(Failure::cannot_run(
+            "current working directory is outside of container mount namespace root".into(),
+        )),
         Err(error) => Err(Failure::setup("getcwd", error)),
     }
 }

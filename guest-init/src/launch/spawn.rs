@@ -58,7 +58,8 @@ pub(crate) struct Launched {
 pub(crate) fn launch(reaper: &Arc<Reaper>, launch: Launch) -> Result<Launched, Failure> {
     let worker = std::thread::Builder::new().name("launch".into());
     let reaper = Arc::clone(reaper);
-    let handle = worker.spawn(move || on_thread(&reaper, launch)).map_err(|e| Failure::setup("start thread", e))?;
+    let handle =
+        worker.spawn(move || on_thread(&reaper, launch)).map_err(|e| Failure::setup("start thread", e))?;
     handle.join().map_err(|_| Failure::plain("launch thread failed"))?
 }
 

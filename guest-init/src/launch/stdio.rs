@@ -24,7 +24,8 @@ pub(super) fn open_terminal(size: (u16, u16), console: bool) -> Result<Terminal,
     if console {
         let none = None::<&str>;
         std::fs::File::create("/dev/console").map_err(failed)?;
-        mount(Some(path.as_str()), "/dev/console", none, MsFlags::MS_BIND, none).map_err(|e| failed(e.into()))?;
+        mount(Some(path.as_str()), "/dev/console", none, MsFlags::MS_BIND, none)
+            .map_err(|e| failed(e.into()))?;
     }
     tty::control(&slave).map_err(failed)?;
     let _ = fchmod(&slave, Mode::from_raw_mode(0o620));

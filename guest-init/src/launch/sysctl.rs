@@ -7,10 +7,11 @@ use super::failure::Failure;
 /// Writes them; the container's /proc is mounted and its namespaces are joined.
 pub(super) fn apply(sysctls: &[(String, String)]) -> Result<(), Failure> {
     for (name, value) in sysctls {
-        let path = path(name)
-            .filter(|_| namespaced(name))
-            .ok_or_else(|| Failure::plain(format_args!("sysctl {name:?} is not in a separate kernel namespace")))?;
-        fs::write(&path, value).map_err(|e| Failure::setup(format_args!("write sysctl {name} = {value}"), e))?;
+        let path = path(name).filter(|_| namespaced(name)).ok_or_else(|| {
+            Failure::plain(format_args!("sysctl {name:?} is not in a separate kernel namespace"))
+        })?;
+        fs::write(&path, value)
+            .map_err(|e| Failure::setup(format_args!("write sysctl {name} = {value}"), e))?;
     }
     Ok(())
 }

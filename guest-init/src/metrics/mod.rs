@@ -9,4 +9,4 @@ mod stats;
 mod top;
 
 pub(crate) use stats::stats;
-pub(crate) use top::{TopError, top};
+pub(crate) use top::top;

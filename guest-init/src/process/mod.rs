@@ -120,7 +120,9 @@ impl Process {
         } else {
             theirs(0, null()?);
         }
-        for (number, wanted, output) in [(1, self.spec.stdout, Output::Out), (2, self.spec.stderr, Output::Err)] {
+        for (number, wanted, output) in
+            [(1, self.spec.stdout, Output::Out), (2, self.spec.stderr, Output::Err)]
+        {
             if wanted {
                 let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
                 theirs(number, write);

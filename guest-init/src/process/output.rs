@@ -63,7 +63,10 @@ impl OutputBuffer {
     }
 
     /// Reads once by `read`, which gets the room and answers how much of it was filled (0: end).
-    pub(crate) fn fill(&mut self, read: impl FnOnce(&mut BytesMut) -> io::Result<usize>) -> io::Result<Filled> {
+    pub(crate) fn fill(
+        &mut self,
+        read: impl FnOnce(&mut BytesMut) -> io::Result<usize>,
+    ) -> io::Result<Filled> {
         let used = usize::try_from(self.end() - self.base).unwrap_or(usize::MAX);
         if used >= CAPACITY {
             return Ok(Filled::Full);

@@ -25,7 +25,12 @@ const LAST_DRAIN: usize = 1024 * 1024;
 pub(crate) type Grace = watch::Receiver<Option<Duration>>;
 
 /// Reads `fd` to its end, or until the grace is over.
-pub(crate) async fn output(stdio: Arc<Stdio>, which: Output, fd: OwnedFd, mut grace: Grace) -> io::Result<()> {
+pub(crate) async fn output(
+    stdio: Arc<Stdio>,
+    which: Output,
+    fd: OwnedFd,
+    mut grace: Grace,
+) -> io::Result<()> {
     let fd = register(fd, Interest::READABLE)?;
     let mut deadline = None;
     let mut left = usize::MAX;
@@ -65,7 +70,12 @@ pub(crate) async fn output(stdio: Arc<Stdio>, which: Output, fd: OwnedFd, mut gr
 
 /// Writes the input queue to `fd` until it is done or nobody reads. A terminal stays open: its end of file is a character
 /// that only the user types.
-pub(crate) async fn input(stdio: Arc<Stdio>, fd: OwnedFd, terminal: bool, mut grace: Grace) -> io::Result<()> {
+pub(crate) async fn input(
+    stdio: Arc<Stdio>,
+    fd: OwnedFd,
+    terminal: bool,
+    mut grace: Grace,
+) -> io::Result<()> {
     let fd = register(fd, Interest::WRITABLE.add(Interest::ERROR))?;
     loop {
         let (front, done) = stdio.input();

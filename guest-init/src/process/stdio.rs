@@ -83,7 +83,12 @@ impl Stdio {
             discard_when_detached,
             over: false,
         };
-        Self { state: Mutex::new(state), session: Notify::new(), room: Default::default(), input: Notify::new() }
+        Self {
+            state: Mutex::new(state),
+            session: Notify::new(),
+            room: Default::default(),
+            input: Notify::new(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -319,7 +324,10 @@ mod tests {
             write(&stdio, Output::Err, &[0; 64 * 1024]);
         }
         let (mut again, _) = stdio.open([0, 0]).unwrap();
-        assert!(matches!(stdio.step(&mut again), Step::Send(StdioResponse { kind: Some(Kind::StdinAck(_)) })));
+        assert!(matches!(
+            stdio.step(&mut again),
+            Step::Send(StdioResponse { kind: Some(Kind::StdinAck(_)) })
+        ));
         assert!(matches!(stdio.step(&mut again), Step::Idle));
         write(&stdio, Output::Err, b"new");
         assert_eq!(chunk(stdio.step(&mut again)), (2, 100 * 64 * 1024, Bytes::from("new"), false));

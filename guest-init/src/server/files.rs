@@ -3,9 +3,7 @@
 use std::{collections::HashSet, io, sync::Arc};
 
 use bytes::Bytes;
-use proto::sandbox::{
-    ArchiveGetResponse, ArchivePutOpen, ArchivePutRequest, Change, ChangesResponse,
-};
+use proto::sandbox::{ArchiveGetResponse, ArchivePutOpen, ArchivePutRequest, Change, ChangesResponse};
 use tokio::sync::mpsc;
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tonic::{Code, Status, Streaming};
@@ -32,7 +30,10 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// The tar stream of a path.
-pub(super) async fn get(container: Arc<Container>, path: String) -> Result<Responses<ArchiveGetResponse>, Status> {
+pub(super) async fn get(
+    container: Arc<Container>,
+    path: String,
+) -> Result<Responses<ArchiveGetResponse>, Status> {
     let root = container.root.path();
     let source = blocking(move || files::get(&root, &path)).await?;
     let stat = source.stat.clone();
@@ -114,7 +115,8 @@ fn owner(container: &Container) -> Result<(u32, u32), Status> {
 /// What differs from the image.
 pub(super) async fn changes(container: Arc<Container>) -> Result<Responses<ChangesResponse>, Status> {
     let found = blocking(move || {
-        let managed: HashSet<String> = container.request.managed_files.iter().map(|file| file.target.clone()).collect();
+        let managed: HashSet<String> =
+            container.request.managed_files.iter().map(|file| file.target.clone()).collect();
         files::changes(&container.root.upper(), &container.root.lowers(), &managed)
     });
     let found: Vec<Change> = found.await?;

@@ -6,13 +6,13 @@ use nix::errno::Errno;
 use proto::sandbox::{
     ArchiveGetRequest, ArchiveGetResponse, ArchivePutRequest, ArchivePutResponse, ArchiveStatRequest,
     ArchiveStatResponse, ChangesRequest, ChangesResponse, CreateProcessRequest, CreateProcessResponse,
-    DeleteProcessRequest, DeleteProcessResponse, GetInfoRequest, GetInfoResponse, PauseRequest, PauseResponse,
-    PowerOffRequest, PowerOffResponse, PrepareRequest, PrepareResponse, ReleaseRequest, ReleaseResponse,
-    ResizeProcessRequest, ResizeProcessResponse, ResumeRequest, ResumeResponse, SeedRandomRequest, SeedRandomResponse,
-    SetTimeRequest, SetTimeResponse, SignalProcessRequest, SignalProcessResponse, StartProcessRequest,
-    StartProcessResponse, StatsRequest, StatsResponse, StdioRequest, SyncRequest, SyncResponse, TopRequest,
-    TopResponse, UpdateResourcesRequest, UpdateResourcesResponse, WaitProcessRequest, WaitProcessResponse,
-    sandbox_server, stdio_request,
+    DeleteProcessRequest, DeleteProcessResponse, GetInfoRequest, GetInfoResponse, PauseRequest,
+    PauseResponse, PowerOffRequest, PowerOffResponse, PrepareRequest, PrepareResponse, ReleaseRequest,
+    ReleaseResponse, ResizeProcessRequest, ResizeProcessResponse, ResumeRequest, ResumeResponse,
+    SeedRandomRequest, SeedRandomResponse, SetTimeRequest, SetTimeResponse, SignalProcessRequest,
+    SignalProcessResponse, StartProcessRequest, StartProcessResponse, StatsRequest, StatsResponse,
+    StdioRequest, SyncRequest, SyncResponse, TopRequest, TopResponse, UpdateResourcesRequest,
+    UpdateResourcesResponse, WaitProcessRequest, WaitProcessResponse, sandbox_server, stdio_request,
 };
 use tokio::sync::Notify;
 use tokio_stream::StreamExt;
@@ -40,14 +40,20 @@ fn answer<T>(message: T) -> Answer<T> {
 }
 
 /// Work that goes on when the host's connection is lost: a half-made container would be neither here nor there.
-async fn finish<T: Send + 'static>(work: impl Future<Output = Result<T, Status>> + Send + 'static) -> Result<T, Status> {
+async fn finish<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Status>> + Send + 'static,
+) -> Result<T, Status> {
     tokio::spawn(work).await.unwrap_or_else(|error| Err(Status::internal(error.to_string())))
 }
 
 /// Work that blocks.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Status> + Send + 'static) -> Result<T, Status> {
-    finish(async { tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(Status::internal(e.to_string()))) })
-        .await
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    finish(async {
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(Status::internal(e.to_string())))
+    })
+    .await
 }
 
 impl Sandbox {
@@ -128,7 +134,10 @@ impl sandbox_server::Sandbox for Sandbox {
         answer(ReleaseResponse {})
     }
 
-    async fn update_resources(&self, request: Request<UpdateResourcesRequest>) -> Answer<UpdateResourcesResponse> {
+    async fn update_resources(
+        &self,
+        request: Request<UpdateResourcesRequest>,
+    ) -> Answer<UpdateResourcesResponse> {
         let request = request.into_inner();
         let resources = request.resources.unwrap_or_default();
         let work = move |cgroup: &Cgroup| cgroup.apply(&resources).map_err(|e| status::cgroup(&e));
@@ -223,8 +232,12 @@ impl sandbox_server::Sandbox for Sandbox {
 
     async fn delete_process(&self, request: Request<DeleteProcessRequest>) -> Answer<DeleteProcessResponse> {
         let request = request.into_inner();
-        let Ok(container) = self.container(&request.container_id) else { return answer(DeleteProcessResponse {}) };
-        let Some(process) = container.process(&request.process_id) else { return answer(DeleteProcessResponse {}) };
+        let Ok(container) = self.container(&request.container_id) else {
+            return answer(DeleteProcessResponse {});
+        };
+        let Some(process) = container.process(&request.process_id) else {
+            return answer(DeleteProcessResponse {});
+        };
         let registry = Arc::clone(&self.registry);
         finish(async move {
             let _one = process.starting.lock().await;
@@ -245,7 +258,8 @@ impl sandbox_server::Sandbox for Sandbox {
 
     async fn stdio(&self, request: Request<Streaming<StdioRequest>>) -> Answer<Self::StdioStream> {
         let mut requests = request.into_inner();
-        let Some(StdioRequest { kind: Some(stdio_request::Kind::Open(open)) }) = requests.message().await? else {
+        let Some(StdioRequest { kind: Some(stdio_request::Kind::Open(open)) }) = requests.message().await?
+        else {
             return Err(Status::invalid_argument("the first message of Stdio is open"));
         };
         let process = self.process(&open.container_id, &open.process_id)?;
@@ -295,7 +309,10 @@ impl sandbox_server::Sandbox for Sandbox {
         answer(files::get(self.container(&request.container_id)?, request.path).await?)
     }
 
-    async fn archive_put(&self, request: Request<Streaming<ArchivePutRequest>>) -> Answer<ArchivePutResponse> {
+    async fn archive_put(
+        &self,
+        request: Request<Streaming<ArchivePutRequest>>,
+    ) -> Answer<ArchivePutResponse> {
         let mut requests = request.into_inner();
         let Some(ArchivePutRequest { open: Some(open), data }) = requests.next().await.transpose()? else {
             return Err(Status::invalid_argument("the first message of ArchivePut has open"));

@@ -61,7 +61,9 @@ pub(super) fn files(error: &FilesError) -> Status {
         | FilesError::Tar(_) => Code::InvalidArgument,
     };
     let subject = match error {
-        FilesError::NotFound(path) | FilesError::NotADirectory(path) | FilesError::Io(path, _) => path.as_str(),
+        FilesError::NotFound(path) | FilesError::NotADirectory(path) | FilesError::Io(path, _) => {
+            path.as_str()
+        }
         _ => "",
     };
     about(code, error.to_string(), subject)

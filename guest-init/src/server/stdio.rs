@@ -10,7 +10,7 @@ use tonic::{Code, Status, Streaming};
 use super::status;
 use crate::process::{
     InputError, Process,
-    stdio::{Session, Step, Stdio, message},
+    stdio::{Session, Stdio, Step, message},
 };
 
 /// Messages under way to HTTP/2, which has its own window.

@@ -1,9 +1,9 @@
 //! `arca.tapforwarder.v1`: status is true already; networks come with the helper VM.
 
 use proto::tapforwarder::{
-    AttachNetworkRequest, AttachNetworkResponse, DetachNetworkRequest, DetachNetworkResponse, GetStatusRequest,
-    GetStatusResponse, ListNetworksRequest, ListNetworksResponse, UpdateDnsMappingsRequest, UpdateDnsMappingsResponse,
-    tap_forwarder_server,
+    AttachNetworkRequest, AttachNetworkResponse, DetachNetworkRequest, DetachNetworkResponse,
+    GetStatusRequest, GetStatusResponse, ListNetworksRequest, ListNetworksResponse, UpdateDnsMappingsRequest,
+    UpdateDnsMappingsResponse, tap_forwarder_server,
 };
 use tonic::{Request, Response, Status};
 

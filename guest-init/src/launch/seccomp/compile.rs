@@ -43,7 +43,8 @@ pub(super) fn compile(profile: &Profile) -> Result<Vec<Vec<u64>>, SeccompError> 
         programs.push(program(mine, Action::Allow, action)?);
     }
     if profile.default != Action::Allow {
-        let newer = (table::FIRST_UNKNOWN..table::FIRST_UNKNOWN + 64).map(|number| (number, Vec::new())).collect();
+        let newer =
+            (table::FIRST_UNKNOWN..table::FIRST_UNKNOWN + 64).map(|number| (number, Vec::new())).collect();
         programs.push(program(newer, Action::Allow, Action::Errno(libc::ENOSYS.cast_unsigned()))?);
     }
     Ok(programs.into_iter().map(|program| program.iter().map(pack).collect()).collect())
@@ -119,7 +120,8 @@ pub(super) fn install(program: &[u64]) -> io::Result<()> {
     let len = u16::try_from(instructions.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let program = libc::sock_fprog { len, filter: instructions.as_mut_ptr() };
     // SAFETY: seccomp(2) reads `len` instructions from `filter`; both live through the call.
-    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -155,10 +157,13 @@ mod tests {
             let installed = programs.iter().all(|program| install(program).is_ok());
             // SAFETY: these calls take integers and null pointers only.
             let ok = unsafe {
-                let vsock = libc::socket(40, libc::SOCK_STREAM, 0) == -1 && *libc::__errno_location() == libc::EPERM;
+                let vsock =
+                    libc::socket(40, libc::SOCK_STREAM, 0) == -1 && *libc::__errno_location() == libc::EPERM;
                 let unix = libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0) >= 0;
-                let clone3 = libc::syscall(libc::SYS_clone3, 0, 0) == -1 && *libc::__errno_location() == libc::ENOSYS;
-                let unshare = libc::unshare(libc::CLONE_NEWUSER) == -1 && *libc::__errno_location() == libc::EPERM;
+                let clone3 =
+                    libc::syscall(libc::SYS_clone3, 0, 0) == -1 && *libc::__errno_location() == libc::ENOSYS;
+                let unshare =
+                    libc::unshare(libc::CLONE_NEWUSER) == -1 && *libc::__errno_location() == libc::EPERM;
                 let newer = libc::syscall(460) == -1 && *libc::__errno_location() == libc::ENOSYS;
                 installed && vsock && unix && clone3 && unshare && newer
             };

@@ -95,7 +95,10 @@ pub(super) fn parse(json: &[u8], capabilities: &[String]) -> Result<Profile, Sec
 impl Filter {
     fn includes(&self, capabilities: &[String]) -> bool {
         let caps = self.caps.as_ref().is_none_or(|caps| caps.iter().all(|cap| capabilities.contains(cap)));
-        let arches = self.arches.as_ref().is_none_or(|a| a.is_empty() || a.iter().any(|a| ARCHES.contains(&a.as_str())));
+        let arches = self
+            .arches
+            .as_ref()
+            .is_none_or(|a| a.is_empty() || a.iter().any(|a| ARCHES.contains(&a.as_str())));
         // The kernel is ours and newer than any that docker's profiles ask for.
         caps && arches
     }

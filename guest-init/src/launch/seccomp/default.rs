@@ -113,7 +113,10 @@ mod tests {
     #[test]
     fn mount_needs_the_capability() {
         let allows = |profile: Profile, name: &str| {
-            profile.rules.iter().any(|rule| rule.action == Action::Allow && rule.names.iter().any(|n| n == name))
+            profile
+                .rules
+                .iter()
+                .any(|rule| rule.action == Action::Allow && rule.names.iter().any(|n| n == name))
         };
         assert!(!allows(profile(&[]), "mount"));
         assert!(allows(profile(&["CAP_SYS_ADMIN".to_owned()]), "mount"));

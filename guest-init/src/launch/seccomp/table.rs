@@ -15,9 +15,10 @@ pub(super) fn number(name: &str) -> Option<i64> {
     if name == "io_pgetevents" {
         return Some(IO_PGETEVENTS);
     }
-    [COMMON, MORE].into_iter().flatten().find_map(|(full, number)| {
-        (full.strip_prefix("SYS_")? == name).then_some(*number)
-    })
+    [COMMON, MORE]
+        .into_iter()
+        .flatten()
+        .find_map(|(full, number)| (full.strip_prefix("SYS_")? == name).then_some(*number))
 }
 
 /// The one that `libc` lacks.
