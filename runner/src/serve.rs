@@ -31,9 +31,12 @@ use crate::{
     lock::Lock,
     runner::Runner,
     service::Service,
-    spec::RUNNER_SOCKET,
+    spec::{RUNNER_SOCKET, VSOCK_SOCKET},
     state::Event,
-    vmm::{Vm, Vmm, qemu::Qemu},
+    vmm::{
+        Vm, Vmm,
+        qemu::{QMP_SOCKET, Qemu, VHOST_SOCKET},
+    },
 };
 
 /// Time an orderly power-off may take before the VM is killed.
@@ -176,11 +179,16 @@ async fn ready(runner: &Runner) -> Result<(), Error> {
     let within = Duration::from_millis(runner.spec.boot_timeout_ms.max(1));
     let late = || Error::Timeout { stage: "answer of the guest", after: within, tail: String::new() };
     let boot = async {
+        if let Some(vm) = runner.vm() {
+            vm.reachable().await;
+        }
+        tracing::debug!("channel is up");
         // A plain dial first: cheaper to repeat than a gRPC channel.
         let socket: PathBuf = runner.spec.vsock_socket();
         dial::connect_until(&socket, ports::GUEST_CONTROL, Instant::now() + within)
             .await
             .map_err(|_| late())?;
+        tracing::debug!("guest listens");
         let guest = runner.guest().ok_or_else(late)?;
         call("answer of the guest", within, || {
             let mut guest = guest.clone();
@@ -307,7 +315,7 @@ async fn end(runner: &Arc<Runner>, mut server: JoinHandle<()>, lock: Lock) {
     }
     runner.gone.send_replace(true);
     // From here on the next runner of this VM may come.
-    remove_sockets(&[RUNNER_SOCKET, crate::spec::VSOCK_SOCKET, crate::vmm::qemu::VHOST_SOCKET]);
+    remove_sockets(&[RUNNER_SOCKET, VSOCK_SOCKET, VHOST_SOCKET, QMP_SOCKET]);
     drop(lock);
     if timeout(LINGER, &mut server).await.is_ok() {
         return;

@@ -6,6 +6,7 @@ use std::ffi::OsString;
 
 use serde_json::json;
 
+use super::qmp::QMP_SOCKET;
 use crate::{Accelerator, DISK_SLOTS, Disk, VmSpec};
 
 /// Kernel command line of every guest (kernel/README.md says why each).
@@ -38,7 +39,8 @@ pub fn arguments(spec: &VmSpec, tsc_khz: Option<u64>) -> Vec<OsString> {
     args.pair("-chardev", "stdio,id=console,signal=off");
     args.pair("-serial", "chardev:console");
     args.pair("-chardev", format!("socket,id=vsock,path={VHOST_SOCKET}"));
-    args.pair("-device", "vhost-user-vsock-pci,chardev=vsock,addr=03.0");
+    args.pair("-device", "vhost-user-vsock-pci,id=channel,chardev=vsock,addr=03.0");
+    args.pair("-qmp", format!("unix:{QMP_SOCKET},server=on,wait=off"));
     args.pair("-object", "rng-random,id=rng,filename=/dev/urandom");
     args.pair("-device", "virtio-rng-pci,rng=rng,addr=04.0");
     args.pair("-device", "virtio-balloon-pci,free-page-reporting=on,addr=05.0");

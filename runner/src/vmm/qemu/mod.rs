@@ -3,6 +3,7 @@
 pub mod args;
 mod console;
 mod process;
+mod qmp;
 mod tsc;
 
 use std::{
@@ -23,8 +24,8 @@ use tokio::{
 };
 use tonic::transport::Channel;
 
-pub(crate) use self::args::VHOST_SOCKET;
 pub(super) use self::process::spawn;
+pub(crate) use self::{args::VHOST_SOCKET, qmp::QMP_SOCKET};
 use self::{
     console::Console,
     process::{Shared, ending, record},
@@ -39,6 +40,8 @@ use crate::{
 const VSOCK_START: Duration = Duration::from_secs(5);
 /// Time the pipes of a dead child may take to run dry (a grandchild could hold them).
 const DRAIN: Duration = Duration::from_millis(200);
+/// Time given to a guest whose driver cannot be seen.
+const BLIND: Duration = Duration::from_secs(2);
 /// Context id of every guest: each has a vhost-device-vsock of its own.
 const GUEST_CID: &str = "3";
 
@@ -58,6 +61,7 @@ impl Vmm for Qemu {
 struct QemuVm {
     pid: u32,
     vsock: PathBuf,
+    qmp: PathBuf,
     console: Shared,
     messages: Shared,
     kill: Arc<Notify>,
@@ -69,7 +73,7 @@ async fn boot(spec: &VmSpec) -> Result<QemuVm, Error> {
     let console = Console::create(&console_path).map_err(Error::file("create", &console_path))?;
     let console = Arc::new(Mutex::new(console));
     let messages = Arc::new(Mutex::new(Console::memory()));
-    for socket in [args::VHOST_SOCKET, VSOCK_SOCKET] {
+    for socket in [args::VHOST_SOCKET, VSOCK_SOCKET, QMP_SOCKET] {
         let path = spec.run_dir.join(socket);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -109,7 +113,8 @@ async fn boot(spec: &VmSpec) -> Result<QemuVm, Error> {
         }
         sender.send_replace(Some(how));
     });
-    Ok(QemuVm { pid, vsock: spec.run_dir.join(VSOCK_SOCKET), console, messages, kill, ended })
+    let [vsock, qmp] = [VSOCK_SOCKET, QMP_SOCKET].map(|name| spec.run_dir.join(name));
+    Ok(QemuVm { pid, vsock, qmp, console, messages, kill, ended })
 }
 
 /// Waits until vhost-device-vsock listens for QEMU.
@@ -156,6 +161,14 @@ impl Drop for QemuVm {
 impl Vm for QemuVm {
     fn pid(&self) -> u32 {
         self.pid
+    }
+
+    async fn reachable(&self) {
+        if let Err(error) = qmp::vsock_started(&self.qmp).await {
+            // A later QEMU may not know the question: a guess is better than no boot.
+            tracing::warn!(%error, "QEMU does not tell whether the guest's driver runs");
+            sleep(BLIND).await;
+        }
     }
 
     async fn dial(&self, port: u32) -> io::Result<UnixStream> {
