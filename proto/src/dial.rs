@@ -20,15 +20,18 @@ use tonic::transport::{Channel, Endpoint, Uri};
 const MAX_LINE: usize = 32;
 /// Pause between two tries: a boot is told within this time.
 const RETRY: Duration = Duration::from_millis(5);
-/// A handshake that takes longer than this hit a guest that is not up: try again.
-const HANDSHAKE: Duration = Duration::from_secs(2);
+/// Longest wait for the answer of a guest that is up. Generous: a guest whose processor is taken is slow, not gone.
+const HANDSHAKE: Duration = Duration::from_secs(30);
 
 /// One stream to a vsock port of the VM behind `socket`.
 ///
 /// # Errors
 /// `UnexpectedEof` when nobody listens (yet), `InvalidData` for an answer that is no `OK` line, `TimedOut`.
 pub async fn connect(socket: &Path, port: u32) -> io::Result<UnixStream> {
-    let deadline = Instant::now() + HANDSHAKE;
+    connect_by(socket, port, Instant::now() + HANDSHAKE).await
+}
+
+async fn connect_by(socket: &Path, port: u32, deadline: Instant) -> io::Result<UnixStream> {
     timeout_at(deadline, handshake(socket, port)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
@@ -55,13 +58,14 @@ async fn handshake(socket: &Path, port: u32) -> io::Result<UnixStream> {
     }
 }
 
-/// [`connect`], tried again until `deadline`.
+/// [`connect`], tried again until `deadline`. A handshake under way is not given up before: a guest that boots answers it
+/// as soon as it can.
 ///
 /// # Errors
 /// The last error, once the deadline has passed.
 pub async fn connect_until(socket: &Path, port: u32, deadline: Instant) -> io::Result<UnixStream> {
     loop {
-        match connect(socket, port).await {
+        match connect_by(socket, port, deadline).await {
             Ok(stream) => return Ok(stream),
             Err(error) if Instant::now() + RETRY >= deadline => return Err(error),
             Err(_) => sleep(RETRY).await,
