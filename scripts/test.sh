@@ -9,8 +9,8 @@ t0=$SECONDS
 "$ARCA_ROOT/scripts/setup.sh" test
 "$ARCA_ROOT/scripts/build.sh"
 "$ARCA_ROOT/initramfs/build.sh" --check
-"$ARCA_ROOT/scripts/hello-image.sh" "$ARCA_BUILD/hello.tar" arca/hello:latest
 export PATH=$PATH:$ARCA_TOOLS/docker-cli/usr/bin:/usr/sbin:/sbin
+timed "images of the tests (first time: some minutes)" cargo run --quiet --release -p tests --bin test-images
 say "cargo test --workspace"
 cargo test --workspace "$@"
 say "all tests passed in $((SECONDS - t0)) s"

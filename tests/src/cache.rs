@@ -2,19 +2,26 @@
 
 use std::path::{Path, PathBuf};
 
-/// `ARCA_CACHE`, else `$XDG_CACHE_HOME/arca`, else `~/.cache/arca`.
-#[must_use]
-pub fn dir() -> PathBuf {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    set("ARCA_CACHE")
-        .or_else(|| set("XDG_CACHE_HOME").map(|dir| dir.join("arca")))
-        .unwrap_or_else(|| set("HOME").unwrap_or_default().join(".cache/arca"))
+fn set(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// Kernel, initramfs and tools of the last build.
+/// `$XDG_CACHE_HOME/arca`, else `~/.cache/arca`.
+fn user() -> PathBuf {
+    let base = set("XDG_CACHE_HOME").unwrap_or_else(|| set("HOME").unwrap_or_default().join(".cache"));
+    base.join("arca")
+}
+
+/// Slow products of builds and tests: `ARCA_CACHE`, else the user's cache folder.
+#[must_use]
+pub fn dir() -> PathBuf {
+    set("ARCA_CACHE").unwrap_or_else(user)
+}
+
+/// Kernel, initramfs and tools of the last build, where every daemon of this user looks; `ARCA_CACHE` does not move it.
 #[must_use]
 pub fn current() -> PathBuf {
-    dir().join("current")
+    user().join("current")
 }
 
 /// Folder of the test images (`cargo run -p tests --bin test-images`).
@@ -40,5 +47,5 @@ pub fn arca() -> PathBuf {
 pub fn docker_cli() -> PathBuf {
     let on_path = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join("docker").is_file()));
-    if on_path { PathBuf::from("docker") } else { dir().join("tools/bin/docker") }
+    if on_path { PathBuf::from("docker") } else { dir().join("tools/docker-cli/usr/bin/docker") }
 }

@@ -12,7 +12,8 @@ impl Engine {
     pub fn inspect(&self, container: &Arc<Container>, size: bool) -> Value {
         let record = container.record();
         let dir = self.home.container(&record.id);
-        let execs: Vec<String> = container.execs().keys().cloned().collect();
+        let execs: Vec<String> =
+            container.execs().values().filter(|exec| exec.is_pending()).map(|exec| exec.id.clone()).collect();
         let mut value = json!({
             "Id": record.id,
             "Created": record.created,

@@ -71,6 +71,8 @@ pub(crate) fn prepare(record: &Record, lowers: usize, files_only: bool) -> Resul
         privileged: host.privileged,
         files_only,
         host_cgroupns: host.cgroupns_mode == "host",
+        // Until there are volumes, an image's VOLUME is a directory like any other.
+        directories: config.volumes.iter().flatten().map(|(path, _)| path.clone()).collect(),
         ..PrepareRequest::default()
     })
 }

@@ -24,7 +24,7 @@ fn a_shell_resized_and_interrupted() {
     terminal.type_keys("echo n''ow; sleep 1000\n").unwrap();
     terminal.wait_for("now", SOON).unwrap();
     terminal.type_keys("\x03").unwrap();
-    terminal.wait_for("^C", SOON).unwrap();
+    terminal.wait_for("/ # ", SOON).unwrap();
     terminal.type_keys("echo $?; exit 5\n").unwrap();
     terminal.wait_for("130", SOON).unwrap();
     assert_eq!(terminal.exit_code(SOON).unwrap(), 5);

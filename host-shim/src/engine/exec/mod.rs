@@ -64,6 +64,11 @@ enum Phase {
 }
 
 impl Exec {
+    /// Not run yet, or running: dockerd's inspect of a container lists only these.
+    pub(crate) fn is_pending(&self) -> bool {
+        !matches!(self.phase(), Phase::Exited { .. })
+    }
+
     fn phase(&self) -> Phase {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -12,7 +12,7 @@ use crate::{Accelerator, DISK_SLOTS, Disk, VmSpec};
 /// Kernel command line of every guest (kernel/README.md says why each).
 const KERNEL_ARGS: &str = "console=ttyS0 quiet panic=-1 reboot=t";
 /// More of it under TCG, where a timer interrupt may be late and a calibration fails on a busy host.
-const KERNEL_ARGS_TCG: &str = "tsc=reliable no_timer_check noapictimer";
+const KERNEL_ARGS_TCG: &str = "tsc=reliable no_timer_check";
 /// Socket between QEMU and vhost-device-vsock, in the run folder.
 pub(crate) const VHOST_SOCKET: &str = "vhost.sock";
 /// Capacity of an unused slot. Large, since a guest keeps the capacity it saw when a slot's content is swapped.
