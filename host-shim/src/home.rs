@@ -46,7 +46,10 @@ impl Home {
             return Self::new(Path::new(&root));
         }
         let home = std::env::var_os("HOME").filter(|v| !v.is_empty()).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::NotFound, "neither ARCA_HOME nor HOME is set: set ARCA_HOME to a folder")
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                "neither ARCA_HOME nor HOME is set: set ARCA_HOME to a folder",
+            )
         })?;
         Self::new(&Path::new(&home).join(".arca"))
     }

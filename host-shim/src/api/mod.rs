@@ -73,7 +73,8 @@ pub async fn answer(router: Router, mut request: Request<Body>) -> Response {
     headers.insert("Api-Version", HeaderValue::from_static("1.51"));
     headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
     headers.insert("Ostype", HeaderValue::from_static("linux"));
-    headers.insert("Server", HeaderValue::from_static(concat!("Arca/", env!("CARGO_PKG_VERSION"), " (linux)")));
+    headers
+        .insert("Server", HeaderValue::from_static(concat!("Arca/", env!("CARGO_PKG_VERSION"), " (linux)")));
     response
 }
 
