@@ -1,0 +1,111 @@
+//! The device as its owner sees it: start, learn of its end, stop.
+
+use std::{path::PathBuf, thread::JoinHandle};
+
+use tokio::sync::watch;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::{Error, event_loop::EventLoop};
+
+/// Smallest and largest context id of a guest.
+const GUEST_CIDS: std::ops::Range<u64> = 3..0xffff_ffff;
+
+/// Which guest, and where its sockets are.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Context id the guest sees as its own, 3 or more. It need not be unique on the host: the guest is reached by its socket.
+    pub guest_cid: u64,
+    /// Socket for QEMU's `-chardev socket,path=`: the device listens, QEMU connects, once.
+    pub vhost_socket: PathBuf,
+    /// Socket for host clients: a client sends `CONNECT <port>\n`, gets `OK <number>\n` once the guest has accepted, and
+    /// goes on with the stream. An end before that line: nobody listens there (yet).
+    pub hybrid_socket: PathBuf,
+}
+
+/// Why a device ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// QEMU closed its connection: it ended.
+    Disconnected,
+    /// It was stopped.
+    Stopped,
+    /// The thread cannot go on: the VM cannot be reached any more.
+    Failed(String),
+}
+
+/// A vsock device, served by a thread of its own until QEMU goes, it is stopped or dropped.
+#[derive(Debug)]
+pub struct Device {
+    stopper: EventFd,
+    ended: watch::Receiver<Option<End>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Device {
+    /// Starts a device. Both sockets are bound, with mode 0600, when this returns; a stale socket is replaced.
+    ///
+    /// # Errors
+    /// A socket cannot be bound, the context id is not one of a guest, or the system refuses a descriptor or a thread.
+    pub fn start(config: &Config) -> Result<Self, Error> {
+        if !GUEST_CIDS.contains(&config.guest_cid) {
+            return Err(Error::GuestCid(config.guest_cid));
+        }
+        let (event_loop, stopper) = EventLoop::new(config)?;
+        let (sender, ended) = watch::channel(None);
+        let thread = std::thread::Builder::new()
+            .name("vsock-device".into())
+            .spawn(move || {
+                let end = event_loop.run();
+                tracing::debug!(?end, "vsock device ended");
+                // All clients and sockets are closed by now.
+                sender.send_replace(Some(end));
+            })
+            .map_err(|source| Error::System { what: "thread", source })?;
+        Ok(Self { stopper, ended, thread: Some(thread) })
+    }
+
+    /// Waits until the device has ended; may be called, and dropped, at any time. Needs no particular async runtime.
+    pub async fn ended(&self) -> End {
+        let mut ended = self.ended.clone();
+        let end = ended.wait_for(Option::is_some).await.map(|end| end.clone());
+        end.ok().flatten().unwrap_or_else(|| End::Failed("the vsock device's thread died".into()))
+    }
+
+    /// How the device ended, if it has.
+    #[must_use]
+    pub fn has_ended(&self) -> Option<End> {
+        self.ended.borrow().clone()
+    }
+
+    /// Blocks until the device has ended by itself.
+    #[must_use]
+    pub fn wait(mut self) -> End {
+        self.join()
+    }
+
+    /// Ends the device: all clients see an end, the sockets' files are removed. Blocks for a moment, at most for 5 s if QEMU
+    /// hangs in the middle of a message.
+    pub fn stop(mut self) -> End {
+        self.signal();
+        self.join()
+    }
+
+    fn signal(&self) {
+        // A full counter has woken the thread already.
+        let _ = self.stopper.write(1);
+    }
+
+    fn join(&mut self) -> End {
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        self.has_ended().unwrap_or_else(|| End::Failed("the vsock device's thread died".into()))
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.signal();
+        self.join();
+    }
+}
