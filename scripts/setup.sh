@@ -73,7 +73,8 @@ debian_source() {
         }
       }' "$file"
   done
-  cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null | awk -v release="$release" '
+  # Either may be missing.
+  { cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null || true; } | awk -v release="$release" '
     $1 == "deb" {
       key = trusted = ""
       sub(/^deb[ \t]+/, "")
