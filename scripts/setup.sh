@@ -157,8 +157,9 @@ docker_cli() {
   [[ -x $ARCA_TOOLS/docker-cli/usr/bin/docker ]] && return 0
   has apt-get && has dpkg || fail "install a docker CLI; Arca speaks Docker's API but brings no CLI"
   local package=docker.io dir
-  apt-cache show docker-cli >/dev/null 2>&1 && package=docker-cli
-  if ! apt-cache show "$package" >/dev/null 2>&1 && ((EUID == 0)); then
+  # A name that other packages only mention has no candidate.
+  apt-cache policy docker-cli | grep -q 'Candidate: [0-9]' && package=docker-cli
+  if ! apt-cache policy "$package" | grep -q 'Candidate: [0-9]' && ((EUID == 0)); then
     timed "apt: reading the package lists" apt-get update -qq
   fi
   dir=$(mktemp -d)

@@ -14,7 +14,7 @@ pub(crate) fn bench() -> Result<()> {
     ] {
         match std::fs::metadata(&path) {
             Ok(meta) => {
-                println!("{:>12} bytes  {}", meta.len(), path.file_name().context("name")?.to_string_lossy())
+                println!("{:>12} bytes  {}", meta.len(), path.file_name().context("name")?.to_string_lossy());
             }
             Err(_) => println!("{:>12}        {} is not built", "-", path.display()),
         }
