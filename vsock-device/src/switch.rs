@@ -200,6 +200,10 @@ impl Switch {
             return;
         }
         let guest_port = endpoint.connection.guest_port();
+        if endpoint.queued {
+            // It could stay there for long if the guest takes no packets.
+            self.ready.retain(|queued| *queued != port);
+        }
         self.table.remove(port);
         if fate == Fate::Reset {
             self.reset(port, guest_port);
@@ -310,3 +314,6 @@ fn write_header(buffers: &[VolatileSlice<'_>], header: &Header) -> u32 {
     }
     if at == HEADER_LEN { u32::try_from(HEADER_LEN).unwrap_or(0) + header.len } else { 0 }
 }
+
+#[cfg(test)]
+mod tests;
