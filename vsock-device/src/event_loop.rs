@@ -182,8 +182,6 @@ impl EventLoop {
     fn accept_clients(&mut self) {
         loop {
             match self.hybrid.listener.accept() {
-                // Without a driver nobody would answer: the client is closed, and its dialler tries again.
-                Ok((stream, _)) if lock(&self.backend).running().is_none() => drop(stream),
                 Ok((stream, _)) => self.switch.accept(stream),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error)

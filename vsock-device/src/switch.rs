@@ -85,6 +85,8 @@ impl Switch {
                 Line::Invalid => return,
                 Line::Connect(guest_port) => {
                     if !running {
+                        // Nobody would answer: the client is closed, and its dialler tries again. Not before its line is
+                        // read: a socket closed with unread bytes looks like a reset instead of an end.
                         return;
                     }
                     // What follows the line is for the guest.
