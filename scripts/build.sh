@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes all the daemon needs: kernel, initramfs, vhost-device-vsock (all three also in the cache's
+# Makes all the daemon needs: kernel, initramfs (both also in the cache's
 # `current` folder, where every daemon of this user finds them) and target/release/arca.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh

@@ -6,10 +6,9 @@ ARCA_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 ARCA_CACHE=${ARCA_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/arca}
 # Where the daemon finds what was built last. Its order, for each of them:
 #   bzImage, initramfs.cpio   config.json (kernelPath, initramfsPath), then ARCA_HOME, then this folder
-#   vhost-device-vsock        PATH, then this folder
 # ARCA_CACHE does not move it: the daemon is started from anywhere and does not know that variable.
 ARCA_CURRENT=${XDG_CACHE_HOME:-$HOME/.cache}/arca/current
-# Programs that set-up builds or unpacks (vhost-device-vsock, cargo-deny, the docker CLI).
+# Programs that set-up builds or unpacks (cargo-deny, the docker CLI).
 ARCA_TOOLS=$ARCA_CACHE/tools
 ARCA_BUILD=$ARCA_ROOT/build
 

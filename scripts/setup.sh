@@ -4,12 +4,11 @@
 #   scripts/setup.sh [kernel|build|run|test|lint]...     (default: run test)
 #
 # Debian packages are installed when root; otherwise the exact command is printed. Programs that no
-# package has (vhost-device-vsock, cargo-deny, an unpacked docker CLI) go to the cache folder.
+# package has (cargo-deny, an unpacked docker CLI) go to the cache folder.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-VSOCK_VERSION=0.3.0
 DENY_VERSION=0.20.2
 MUSL=x86_64-unknown-linux-musl
 
@@ -146,11 +145,6 @@ cargo_tool() {
   echo "$version" >"$ARCA_TOOLS/$name.version"
 }
 
-vsock_device() {
-  cargo_tool vhost-device-vsock "$VSOCK_VERSION" 2
-  install_file "$ARCA_TOOLS/bin/vhost-device-vsock" "$ARCA_CURRENT/vhost-device-vsock"
-}
-
 # The docker CLI out of Debian's package, without installing the daemon that comes with it.
 docker_cli() {
   has docker && return 0
@@ -180,7 +174,7 @@ main() {
   for part in "$@"; do
     case $part in
       kernel) packages "${KERNEL_PACKAGES[@]}" ;;
-      build) packages "${KERNEL_PACKAGES[@]}" "${BUILD_PACKAGES[@]}"; rust; vsock_device ;;
+      build) packages "${KERNEL_PACKAGES[@]}" "${BUILD_PACKAGES[@]}"; rust ;;
       rust) packages "${BUILD_PACKAGES[@]}"; rust ;;
       run) main build; packages "${RUN_PACKAGES[@]}"; qemu; docker_cli ;;
       test) main run; packages "${TEST_PACKAGES[@]}" ;;

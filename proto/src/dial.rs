@@ -1,4 +1,4 @@
-//! The way to a guest: hybrid vsock, the convention of Firecracker, Cloud Hypervisor and vhost-device-vsock.
+//! The way to a guest: hybrid vsock, the convention of Firecracker, Cloud Hypervisor and our own `vsock-device`.
 //!
 //! One unix socket stands for a VM. The host connects, writes `CONNECT <port>\n` and reads `OK <n>\n`; then the socket is
 //! the stream. A port nobody listens on yet answers with EOF, so a caller retries until its deadline.
@@ -32,12 +32,14 @@ pub async fn connect(socket: &Path, port: u32) -> io::Result<UnixStream> {
 }
 
 async fn connect_by(socket: &Path, port: u32, deadline: Instant) -> io::Result<UnixStream> {
-    timeout_at(deadline, handshake(socket, port)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    timeout_at(deadline, handshake(socket, port))
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 async fn handshake(socket: &Path, port: u32) -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(socket).await?;
-    // In one write: vhost-device-vsock refuses a split line.
+    // In one write: others than our device refuse a split line.
     stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
     let mut line = Vec::with_capacity(MAX_LINE);
     // Byte by byte: the guest's first HTTP/2 frame may follow the line at once.
@@ -98,10 +100,12 @@ where
     Fut: Future<Output = io::Result<UnixStream>> + Send + 'static,
 {
     // The address is never resolved: the connector ignores it.
-    Endpoint::from_static("http://arca.invalid").connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
-        let stream = dial();
-        async move { stream.await.map(hyper_util::rt::TokioIo::new) }
-    }))
+    Endpoint::from_static("http://arca.invalid").connect_with_connector_lazy(tower::service_fn(
+        move |_: Uri| {
+            let stream = dial();
+            async move { stream.await.map(hyper_util::rt::TokioIo::new) }
+        },
+    ))
 }
 
 #[cfg(test)]

@@ -8,7 +8,13 @@ pub mod dial;
 pub mod ports;
 
 /// The generated modules, nested as the packages are since they refer to each other.
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated; documented in the .proto files")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated; documented in the .proto files"
+)]
 mod arca {
     pub mod sandbox {
         pub mod v1 {

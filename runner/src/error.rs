@@ -35,6 +35,9 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
+    /// The VM's vsock device cannot be served.
+    #[error(transparent)]
+    Vsock(#[from] vsock_device::Error),
     /// Another runner already owns this run folder.
     #[error("VM {vm_id} already has a runner in {}", run_dir.display())]
     Busy {

@@ -35,7 +35,7 @@ use crate::{
     state::Event,
     vmm::{
         Vm, Vmm,
-        qemu::{QMP_SOCKET, Qemu, VHOST_SOCKET},
+        qemu::{Qemu, VHOST_SOCKET},
     },
 };
 
@@ -179,10 +179,6 @@ async fn ready(runner: &Runner) -> Result<(), Error> {
     let within = Duration::from_millis(runner.spec.boot_timeout_ms.max(1));
     let late = || Error::Timeout { stage: "answer of the guest", after: within, tail: String::new() };
     let boot = async {
-        if let Some(vm) = runner.vm() {
-            vm.reachable().await;
-        }
-        tracing::debug!("channel is up");
         // A plain dial first: cheaper to repeat than a gRPC channel.
         let socket: PathBuf = runner.spec.vsock_socket();
         dial::connect_until(&socket, ports::GUEST_CONTROL, Instant::now() + within)
@@ -315,7 +311,7 @@ async fn end(runner: &Arc<Runner>, mut server: JoinHandle<()>, lock: Lock) {
     }
     runner.gone.send_replace(true);
     // From here on the next runner of this VM may come.
-    remove_sockets(&[RUNNER_SOCKET, VSOCK_SOCKET, VHOST_SOCKET, QMP_SOCKET]);
+    remove_sockets(&[RUNNER_SOCKET, VSOCK_SOCKET, VHOST_SOCKET]);
     drop(lock);
     if timeout(LINGER, &mut server).await.is_ok() {
         return;

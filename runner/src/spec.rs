@@ -26,8 +26,6 @@ pub struct VmSpec {
     pub initramfs: PathBuf,
     /// QEMU, `qemu-system-x86_64`.
     pub qemu: PathBuf,
-    /// The program `vhost-device-vsock`.
-    pub vhost_device_vsock: PathBuf,
     /// How the guest's code runs.
     pub accelerator: Accelerator,
     /// Virtual CPUs, at least 1.

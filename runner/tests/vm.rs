@@ -1,4 +1,4 @@
-//! Real VMs. They need the kernel (`make kernel`), QEMU and vhost-device-vsock: `cargo test -p runner -- --ignored`, without
+//! Real VMs. They need the kernel (`make kernel`), and QEMU: `cargo test -p runner -- --ignored`, without
 //! a target's name, so that cargo builds the example they run.
 //!
 //! `ARCA_TEST_KERNEL`, `ARCA_TEST_INITRAMFS` and `ARCA_TEST_VSOCK` name the files where they are not at their usual places.
@@ -50,7 +50,6 @@ fn spec(dir: &Path, id: &str) -> VmSpec {
         kernel: file("ARCA_TEST_KERNEL", &format!("{root}/build/kernel/bzImage")),
         initramfs: file("ARCA_TEST_INITRAMFS", &format!("{root}/build/initramfs/initramfs.cpio")),
         qemu: env::var_os("ARCA_TEST_QEMU").map_or_else(|| "qemu-system-x86_64".into(), PathBuf::from),
-        vhost_device_vsock: file("ARCA_TEST_VSOCK", "vhost-device-vsock"),
         accelerator: Accelerator::Tcg,
         cpus: 2,
         memory_mib: 512,

@@ -41,7 +41,6 @@ fn usage(home: &Path) -> Result<BTreeMap<&'static str, (u32, u64, u64)>> {
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
         let kind = match command.as_str() {
             c if c.contains("qemu-system") => "QEMU",
-            c if c.contains("vhost-device-vsock") => "vhost-device-vsock",
             c if c.contains(" runner ") => "arca runner",
             c if c.contains(" daemon run") => "arca daemon",
             _ => continue,

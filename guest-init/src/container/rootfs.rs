@@ -115,7 +115,8 @@ impl Root {
         self.mount(Path::new("shm"), "shm", "tmpfs", secure, &format!("mode=1777,size={size}"))?;
         let fd = inroot::open_root(&self.path()).map_err(|e| RootError::Io("open root".into(), e.into()))?;
         for folder in &request.directories {
-            inroot::make_dirs(&fd, Path::new(folder)).map_err(|e| at(format_args!("directory {folder}"))(e.into()))?;
+            inroot::make_dirs(&fd, Path::new(folder))
+                .map_err(|e| at(format_args!("directory {folder}"))(e.into()))?;
         }
         for (index, file) in request.managed_files.iter().enumerate() {
             self.manage(&fd, index, file).map_err(at(format_args!("managed file {}", file.target)))?;

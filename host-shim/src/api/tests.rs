@@ -37,7 +37,6 @@ pub(super) async fn engine() -> (TempDir, Arc<Engine>) {
         kernel: nowhere(),
         initramfs: nowhere(),
         qemu: nowhere(),
-        vhost_device_vsock: nowhere(),
         accelerator: runner::Accelerator::Tcg,
         cpus: 1,
         memory_mib: 512,

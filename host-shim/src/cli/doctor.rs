@@ -13,7 +13,7 @@ use super::{
     lock::{Owner, owner},
 };
 use crate::{
-    config::{Config, Lookup, Machine, find_initramfs, find_kernel, find_program, find_vhost_device_vsock},
+    config::{Config, Lookup, Machine, find_initramfs, find_kernel, find_program},
     home::Home,
 };
 
@@ -87,7 +87,6 @@ pub(super) fn run() -> CliResult {
     checks.push(qemu());
     checks.push(lookup("kernel", &find_kernel(&config, &home)));
     checks.push(lookup("initramfs", &find_initramfs(&config, &home)));
-    checks.push(lookup("vhost-device-vsock", &find_vhost_device_vsock()));
     checks.push(lookup("mke2fs", &find_program("mke2fs", "install the package e2fsprogs")));
     checks.push(kvm_device());
     // The test boot needs all of the above.

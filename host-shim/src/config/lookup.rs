@@ -59,14 +59,6 @@ pub fn find_initramfs(config: &Config, home: &Home) -> Lookup {
     Lookup::new("initramfs initramfs.cpio", BUILD, looked)
 }
 
-/// `vhost-device-vsock`: `PATH`, then the build's.
-#[must_use]
-pub fn find_vhost_device_vsock() -> Lookup {
-    let name = "vhost-device-vsock";
-    let looked = path_folders().into_iter().chain(cache_current()).map(|d| d.join(name)).collect();
-    Lookup::new(name, BUILD, looked)
-}
-
 /// A program in `PATH`, and in the `sbin` folders that an ordinary user's `PATH` lacks.
 #[must_use]
 pub fn find_program(name: &'static str, remedy: &'static str) -> Lookup {

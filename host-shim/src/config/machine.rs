@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use runner::Accelerator;
 
-use super::{Config, Lookup, find_initramfs, find_kernel, find_program, find_vhost_device_vsock};
+use super::{Config, Lookup, find_initramfs, find_kernel, find_program};
 use crate::{
     error::{Error, Result},
     home::Home,
@@ -24,8 +24,6 @@ pub struct Machine {
     pub initramfs: PathBuf,
     /// QEMU.
     pub qemu: PathBuf,
-    /// The program `vhost-device-vsock`.
-    pub vhost_device_vsock: PathBuf,
     /// How guests' code runs.
     pub accelerator: Accelerator,
     /// Virtual CPUs of a VM unless the container says otherwise.
@@ -46,14 +44,12 @@ impl Machine {
         let kernel = found(find_kernel(config, home))?;
         let initramfs = found(find_initramfs(config, home))?;
         let qemu = found(find_program("qemu-system-x86_64", "install the package qemu-system-x86"))?;
-        let vhost_device_vsock = found(find_vhost_device_vsock())?;
         let accelerator = runner::pick_accelerator(&kernel, &initramfs, &qemu).await;
         Ok(Self {
             arca,
             kernel,
             initramfs,
             qemu,
-            vhost_device_vsock,
             accelerator,
             cpus: config.default_cpus.unwrap_or_else(|| default_cpus(accelerator)),
             memory_mib: config.default_memory >> 20,

@@ -8,7 +8,7 @@ mod size;
 use std::{net::IpAddr, path::PathBuf};
 
 pub use load::ConfigError;
-pub use lookup::{Lookup, cache_current, find_initramfs, find_kernel, find_program, find_vhost_device_vsock};
+pub use lookup::{Lookup, cache_current, find_initramfs, find_kernel, find_program};
 pub use machine::Machine;
 pub use size::parse_size;
 

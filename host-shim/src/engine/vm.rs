@@ -122,7 +122,6 @@ impl Engine {
             kernel: machine.kernel.clone(),
             initramfs: machine.initramfs.clone(),
             qemu: machine.qemu.clone(),
-            vhost_device_vsock: machine.vhost_device_vsock.clone(),
             accelerator: machine.accelerator,
             cpus: machine.cpus.max(cpus(record)),
             memory_mib: machine.memory_mib.max(memory_mib(record)),

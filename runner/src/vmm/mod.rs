@@ -23,8 +23,6 @@ pub trait Vmm: Send + Sync {
 pub trait Vm: Send + Sync {
     /// Process id of the hypervisor.
     fn pid(&self) -> u32;
-    /// Answers once the guest's end of the channel is up; nobody may dial earlier. The caller has the deadline.
-    async fn reachable(&self);
     /// A stream to a vsock port of the guest.
     async fn dial(&self, port: u32) -> io::Result<UnixStream>;
     /// A gRPC channel to a vsock port of the guest, dialled lazily and again after a loss.

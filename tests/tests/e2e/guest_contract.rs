@@ -24,29 +24,23 @@ use tests::cache;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
+use vsock_device::{Config, Device};
 
 struct Vm {
     dir: tempfile::TempDir,
-    children: Vec<Child>,
+    qemu: Child,
+    _device: Device,
 }
 
 impl Vm {
-    /// Two processes: the vsock device's backend and QEMU.
+    /// QEMU, and the vsock device served beside it.
     fn boot(disk: &Path) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name).display().to_string();
         let current = cache::current();
-        let backend = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL"])
-            .arg(current.join("vhost-device-vsock"))
-            .args(["--guest-cid", "3", "--socket", &at("device"), "--uds-path", &at("vsock")])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        while !Path::new(&at("device")).exists() {
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        let config =
+            Config { guest_cid: 3, vhost_socket: at("device").into(), hybrid_socket: at("vsock").into() };
+        let device = Device::start(&config).unwrap();
         let qemu = Command::new("setpriv")
             .args([
                 "--pdeathsig",
@@ -73,7 +67,7 @@ impl Vm {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Self { dir, children: vec![backend, qemu] }
+        Self { dir, qemu, _device: device }
     }
 
     async fn channel(&self) -> Channel {
@@ -89,10 +83,8 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
     }
 }
 
@@ -210,9 +202,8 @@ async fn a_bare_qemu_and_a_grpc_client_run_a_container() {
     assert_eq!(code, 7);
 
     client.power_off(PowerOffRequest {}).await.unwrap();
-    let qemu = &mut vm.children[1];
     let deadline = Instant::now() + Duration::from_secs(20);
-    while qemu.try_wait().unwrap().is_none() {
+    while vm.qemu.try_wait().unwrap().is_none() {
         assert!(Instant::now() < deadline, "the VM did not power off");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -3,7 +3,12 @@
 //! With `ARCA_E2E_HOST=unix://...` the same tests run against another engine, such as a Docker Engine: that is how the
 //! tests themselves are checked. What only Arca has is left out then.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "assertions are what tests are made of")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "assertions are what tests are made of"
+)]
 
 mod api;
 mod arca_cli;

@@ -6,14 +6,13 @@ use std::ffi::OsString;
 
 use serde_json::json;
 
-use super::qmp::QMP_SOCKET;
 use crate::{Accelerator, DISK_SLOTS, Disk, VmSpec};
 
 /// Kernel command line of every guest (kernel/README.md says why each).
 const KERNEL_ARGS: &str = "console=ttyS0 quiet panic=-1 reboot=t";
 /// More of it under TCG, where a timer interrupt may be late and a calibration fails on a busy host.
 const KERNEL_ARGS_TCG: &str = "tsc=reliable no_timer_check";
-/// Socket between QEMU and vhost-device-vsock, in the run folder.
+/// Socket between QEMU and the vsock device, in the run folder.
 pub(crate) const VHOST_SOCKET: &str = "vhost.sock";
 /// Capacity of an unused slot. Large, since a guest keeps the capacity it saw when a slot's content is swapped.
 const EMPTY_SLOT_BYTES: u64 = 64 << 30;
@@ -39,8 +38,7 @@ pub fn arguments(spec: &VmSpec, tsc_khz: Option<u64>) -> Vec<OsString> {
     args.pair("-chardev", "stdio,id=console,signal=off");
     args.pair("-serial", "chardev:console");
     args.pair("-chardev", format!("socket,id=vsock,path={VHOST_SOCKET}"));
-    args.pair("-device", "vhost-user-vsock-pci,id=channel,chardev=vsock,addr=03.0");
-    args.pair("-qmp", format!("unix:{QMP_SOCKET},server=on,wait=off"));
+    args.pair("-device", "vhost-user-vsock-pci,chardev=vsock,addr=03.0");
     args.pair("-object", "rng-random,id=rng,filename=/dev/urandom");
     args.pair("-device", "virtio-rng-pci,rng=rng,addr=04.0");
     args.pair("-device", "virtio-balloon-pci,free-page-reporting=on,addr=05.0");
@@ -163,7 +161,6 @@ mod tests {
             kernel: "/k".into(),
             initramfs: "/i".into(),
             qemu: "qemu".into(),
-            vhost_device_vsock: "vdv".into(),
             accelerator: Accelerator::Tcg,
             cpus: 2,
             memory_mib: 512,

@@ -1,13 +1,11 @@
-//! QEMU: one process for the machine, one vhost-device-vsock for its channel.
+//! QEMU: one process for the machine; its vsock device is served by a thread of this one.
 
 pub mod args;
 mod console;
 mod process;
-mod qmp;
 mod tsc;
 
 use std::{
-    ffi::OsString,
     io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -20,30 +18,24 @@ use tokio::{
     net::UnixStream,
     process::Child,
     sync::{Notify, watch},
-    time::{Instant, sleep, timeout},
+    time::timeout,
 };
 use tonic::transport::Channel;
+use vsock_device::{Config, Device};
 
+pub(crate) use self::args::VHOST_SOCKET;
 pub(super) use self::process::spawn;
-pub(crate) use self::{args::VHOST_SOCKET, qmp::QMP_SOCKET};
 use self::{
     console::Console,
     process::{Shared, ending, record},
 };
 use super::{Vm, Vmm};
-use crate::{
-    Accelerator, Error, VmSpec,
-    spec::{CONSOLE_LOG, VSOCK_SOCKET},
-};
+use crate::{Accelerator, Error, VmSpec, spec::CONSOLE_LOG};
 
-/// Time vhost-device-vsock may take to listen.
-const VSOCK_START: Duration = Duration::from_secs(5);
 /// Time the pipes of a dead child may take to run dry (a grandchild could hold them).
 const DRAIN: Duration = Duration::from_millis(200);
-/// Time given to a guest whose driver cannot be seen.
-const BLIND: Duration = Duration::from_secs(2);
-/// Context id of every guest: each has a vhost-device-vsock of its own.
-const GUEST_CID: &str = "3";
+/// Context id of every guest: each has a vsock device of its own.
+const GUEST_CID: u64 = 3;
 
 /// Makes VMs with QEMU.
 #[derive(Debug, Default)]
@@ -61,7 +53,6 @@ impl Vmm for Qemu {
 struct QemuVm {
     pid: u32,
     vsock: PathBuf,
-    qmp: PathBuf,
     console: Shared,
     messages: Shared,
     kill: Arc<Notify>,
@@ -73,32 +64,17 @@ async fn boot(spec: &VmSpec) -> Result<QemuVm, Error> {
     let console = Console::create(&console_path).map_err(Error::file("create", &console_path))?;
     let console = Arc::new(Mutex::new(console));
     let messages = Arc::new(Mutex::new(Console::memory()));
-    for socket in [args::VHOST_SOCKET, VSOCK_SOCKET, QMP_SOCKET] {
-        let path = spec.run_dir.join(socket);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::file("remove", &path)(error));
-            }
-            _ => {}
-        }
-    }
-
-    let vsock_args: Vec<OsString> =
-        ["--guest-cid", GUEST_CID, "--socket", args::VHOST_SOCKET, "--uds-path", VSOCK_SOCKET]
-            .map(OsString::from)
-            .into();
-    let mut vsock = spawn(&spec.vhost_device_vsock, &vsock_args, &spec.run_dir)?;
-    record(vsock.stdout.take(), &messages);
-    record(vsock.stderr.take(), &messages);
-    let rate = async {
-        match spec.accelerator {
-            Accelerator::Tcg => tsc::khz().await,
-            Accelerator::Kvm => None,
-        }
+    let vsock = spec.vsock_socket();
+    let config = Config {
+        guest_cid: GUEST_CID,
+        vhost_socket: spec.run_dir.join(VHOST_SOCKET),
+        hybrid_socket: vsock.clone(),
     };
-    let (listens, tsc_khz) = tokio::join!(listening(spec, &mut vsock, &messages), rate);
-    listens?;
-
+    let device = Device::start(&config)?;
+    let tsc_khz = match spec.accelerator {
+        Accelerator::Tcg => tsc::khz().await,
+        Accelerator::Kvm => None,
+    };
     let mut qemu = spawn(&spec.qemu, &args::arguments(spec, tsc_khz), &spec.run_dir)?;
     let pid = qemu.id().unwrap_or_default();
     let output = [record(qemu.stdout.take(), &console), record(qemu.stderr.take(), &messages)];
@@ -106,48 +82,35 @@ async fn boot(spec: &VmSpec) -> Result<QemuVm, Error> {
     let (sender, ended) = watch::channel(None);
     let killed = Arc::clone(&kill);
     tokio::spawn(async move {
-        let how = guard(qemu, vsock, &killed).await;
+        let how = guard(qemu, device, &killed).await;
         for pipe in output {
             // The console's last words belong to the reason.
             let _ = timeout(DRAIN, pipe).await;
         }
         sender.send_replace(Some(how));
     });
-    let [vsock, qmp] = [VSOCK_SOCKET, QMP_SOCKET].map(|name| spec.run_dir.join(name));
-    Ok(QemuVm { pid, vsock, qmp, console, messages, kill, ended })
+    Ok(QemuVm { pid, vsock, console, messages, kill, ended })
 }
 
-/// Waits until vhost-device-vsock listens for QEMU.
-async fn listening(spec: &VmSpec, vsock: &mut Child, messages: &Shared) -> Result<(), Error> {
-    let path = spec.run_dir.join(args::VHOST_SOCKET);
-    let deadline = Instant::now() + VSOCK_START;
-    let words = || messages.lock().unwrap_or_else(PoisonError::into_inner).tail(5);
-    while !path.exists() {
-        if let Ok(Some(status)) = vsock.try_wait() {
-            return Err(Error::Lost(format!("vhost-device-vsock: {status}: {}", words())));
-        }
-        if Instant::now() >= deadline {
-            let tail = format!(": {}", words());
-            return Err(Error::Timeout { stage: "socket of vhost-device-vsock", after: VSOCK_START, tail });
-        }
-        sleep(Duration::from_millis(1)).await;
-    }
-    Ok(())
-}
-
-/// Holds the children until one ends or they shall be killed; then ends and reaps both. Neither can go on without the other.
-async fn guard(mut qemu: Child, mut vsock: Child, kill: &Notify) -> String {
-    let (how, expected) = tokio::select! {
-        status = qemu.wait() => (ending("QEMU", &status), true),
-        status = vsock.wait() => (ending("vhost-device-vsock", &status), false),
-        () = kill.notified() => (String::from("killed"), false),
+/// Holds the VM until one of its halves ends or it shall be killed; then ends and reaps both. Neither can go on without the
+/// other.
+async fn guard(mut qemu: Child, device: Device, kill: &Notify) -> String {
+    let how = tokio::select! {
+        // QEMU's end closes the device's connection too: its own status says more.
+        biased;
+        status = qemu.wait() => ending("QEMU", &status),
+        end = device.ended() => match timeout(DRAIN, qemu.wait()).await {
+            Ok(status) => ending("QEMU", &status),
+            Err(_) => format!("its vsock device ended: {end:?}"),
+        },
+        () = kill.notified() => String::from("killed"),
     };
-    for child in [&mut qemu, &mut vsock] {
-        if let Err(error) = child.kill().await {
-            tracing::debug!(%error, "child was gone already");
-        }
+    if let Err(error) = qemu.kill().await {
+        tracing::debug!(%error, "QEMU was gone already");
     }
-    tracing::info!(expected, "VM ended: {how}");
+    // Blocks for a moment only: QEMU's end of its socket is closed.
+    drop(device);
+    tracing::info!("VM ended: {how}");
     how
 }
 
@@ -161,14 +124,6 @@ impl Drop for QemuVm {
 impl Vm for QemuVm {
     fn pid(&self) -> u32 {
         self.pid
-    }
-
-    async fn reachable(&self) {
-        if let Err(error) = qmp::vsock_started(&self.qmp).await {
-            // A later QEMU may not know the question: a guess is better than no boot.
-            tracing::warn!(%error, "QEMU does not tell whether the guest's driver runs");
-            sleep(BLIND).await;
-        }
     }
 
     async fn dial(&self, port: u32) -> io::Result<UnixStream> {
