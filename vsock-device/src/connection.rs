@@ -54,6 +54,8 @@ pub(crate) struct Connection {
     credit_asked: bool,
     /// We lack room and have asked for it since the last packet of the guest.
     room_asked: bool,
+    /// REQUEST was sent before, so that an answer may come at any time.
+    repeated: bool,
 }
 
 impl Connection {
@@ -70,6 +72,7 @@ impl Connection {
             guest_deaf: false,
             credit_asked: false,
             room_asked: false,
+            repeated: false,
         }
     }
 
@@ -114,7 +117,7 @@ impl Connection {
             };
         }
         match (self.state, op) {
-            (State::Requested, Op::Response) => {
+            (State::Requested | State::New, Op::Response) if self.asked() => {
                 self.hear(header);
                 self.state = State::Established;
                 Verdict::Opened
@@ -155,6 +158,20 @@ impl Connection {
     fn hear(&mut self, header: &Header) {
         self.credit.hear(header.buf_alloc, header.fwd_cnt);
         self.room_asked &= self.credit.room() == 0;
+    }
+
+    /// The guest has not answered for a while: REQUEST is sent once more. A guest that has it already ignores the second one,
+    /// or refuses it again.
+    pub(crate) fn ask_again(&mut self) {
+        if self.state == State::Requested {
+            self.state = State::New;
+            self.repeated = true;
+        }
+    }
+
+    /// Whether the guest may know of the connection.
+    pub(crate) fn asked(&self) -> bool {
+        self.state != State::New || self.repeated
     }
 
     /// The client has sent its last byte, and the guest has it.
@@ -276,6 +293,19 @@ mod tests {
         let mut connection = Connection::new(3, 1 << 30, 5555);
         connection.next_control(false).unwrap();
         assert_eq!(connection.on_packet(&packet(Op::Reset)), Verdict::Over { tell: false });
+    }
+
+    #[test]
+    fn a_request_can_be_repeated_and_the_first_ones_answer_counts() {
+        let mut connection = Connection::new(3, 1 << 30, 5555);
+        connection.ask_again();
+        assert_eq!(sent(&mut connection, false), [(Some(Op::Request), 0)], "nothing to repeat yet");
+        connection.ask_again();
+        assert!(connection.asked());
+        assert_eq!(connection.on_packet(&packet(Op::Response)), Verdict::Opened);
+        assert_eq!(sent(&mut connection, false), []);
+        connection.ask_again();
+        assert_eq!(sent(&mut connection, false), [], "it is open");
     }
 
     #[test]

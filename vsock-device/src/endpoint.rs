@@ -1,6 +1,9 @@
 //! A connection and its client together: bytes move, and each side learns of the other's end.
 
-use std::{net::Shutdown, time::Instant};
+use std::{
+    net::Shutdown,
+    time::{Duration, Instant},
+};
 
 use vm_memory::VolatileSlice;
 use vmm_sys_util::epoll::EventSet;
@@ -14,6 +17,10 @@ use crate::{
 
 /// Most data in one packet to the guest: the limit of Linux' own devices.
 const MAX_DATA: usize = 64 << 10;
+
+/// Time after which a guest that has not answered is asked again. Linux' driver takes packets a moment before it can send its
+/// answers (`virtio_vsock_probe` publishes the device last), and an answer in this moment is lost without a trace.
+pub(crate) const REPEAT: Duration = Duration::from_millis(100);
 
 /// What becomes of a connection after an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +51,7 @@ pub(crate) struct Endpoint {
     client: Client,
     /// When the client asked for it.
     pub(crate) since: Instant,
+    repeat_after: Duration,
     /// It stands in the queue of those with something for the guest.
     pub(crate) queued: bool,
     read_ended: bool,
@@ -52,12 +60,28 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     pub(crate) fn new(connection: Connection, client: Client, since: Instant) -> Self {
-        Self { connection, client, since, queued: false, read_ended: false, write_ended: false }
+        Self {
+            connection,
+            client,
+            since,
+            repeat_after: REPEAT,
+            queued: false,
+            read_ended: false,
+            write_ended: false,
+        }
     }
 
     /// Whether the guest has not accepted yet.
     pub(crate) fn unanswered(&self) -> bool {
         matches!(self.connection.state(), State::New | State::Requested)
+    }
+
+    /// Asks the guest again if it is time to: after [`REPEAT`], then each time after twice as long.
+    pub(crate) fn repeat(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.since) >= self.repeat_after {
+            self.repeat_after *= 2;
+            self.connection.ask_again();
+        }
     }
 
     /// Whether the guest could get a packet.
@@ -87,8 +111,9 @@ impl Endpoint {
         self.client.note(events);
         if self.client.hung_up() {
             match self.connection.state() {
-                State::New | State::Draining => return Fate::Forget,
-                State::Requested | State::Closing => return Fate::Reset,
+                State::New if !self.connection.asked() => return Fate::Forget,
+                State::Draining => return Fate::Forget,
+                State::New | State::Requested | State::Closing => return Fate::Reset,
                 // What the client sent before is still to be read.
                 State::Established => {}
             }

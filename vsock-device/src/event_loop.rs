@@ -17,7 +17,7 @@ use vmm_sys_util::{
     eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd},
 };
 
-use crate::{Config, End, Error, backend::Backend, socket::Listening, switch::Switch};
+use crate::{Config, End, Error, backend::Backend, endpoint::REPEAT, socket::Listening, switch::Switch};
 
 const STOP: u64 = 0;
 const FRONTEND_LISTENER: u64 = 1;
@@ -31,7 +31,7 @@ const FIRST_CLIENT: u64 = 1 << 32;
 /// Events taken at once.
 const EVENTS: usize = 64;
 /// How often it is looked for late answers, while any is awaited.
-const SWEEP: Duration = Duration::from_millis(500);
+const SWEEP: Duration = REPEAT;
 /// Time QEMU has to send the rest of a message it began.
 const FRONTEND_PATIENCE: Duration = Duration::from_secs(5);
 

@@ -106,12 +106,18 @@ impl Switch {
         self.table.waiting()
     }
 
-    /// Closes clients that are, or whose guest is, late.
+    /// Closes clients that are, or whose guest is, late; asks guests that have not answered again.
     pub(crate) fn sweep(&mut self, now: Instant) {
         for port in self.table.overdue(now) {
             match self.table.get(port) {
                 Some(Slot::Connected(_)) => self.settle(port, Fate::Reset),
                 _ => drop(self.table.remove(port)),
+            }
+        }
+        for port in self.table.awaited() {
+            if let Some(endpoint) = self.table.endpoint(port) {
+                endpoint.repeat(now);
+                self.settle(port, Fate::Keep);
             }
         }
     }

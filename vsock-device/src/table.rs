@@ -91,6 +91,11 @@ impl Table {
         self.waiting
     }
 
+    /// Ports of all from whom, or from whose guest, an answer is awaited.
+    pub(crate) fn awaited(&self) -> Vec<u32> {
+        self.slots.iter().filter(|(_, slot)| slot.waits_since().is_some()).map(|(port, _)| *port).collect()
+    }
+
     /// Ports of clients whose answer, or whose guest's answer, is late.
     pub(crate) fn overdue(&mut self, now: Instant) -> Vec<u32> {
         let mut late = Vec::new();

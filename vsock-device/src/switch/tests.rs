@@ -224,6 +224,24 @@ fn a_guest_that_never_answers_is_given_up() {
 }
 
 #[test]
+fn a_guest_whose_driver_lost_the_request_is_asked_again() {
+    let mut guest = Guest::new(8);
+    let mut client = guest.client();
+    let start = Instant::now();
+    for after in [50, 150, 250, 290] {
+        guest.switch.sweep(start + std::time::Duration::from_millis(after));
+        guest.run();
+    }
+    assert_eq!(guest.ops(), [Op::Request, Op::Request, Op::Request]);
+    guest.send(&packet(Op::Response), &[]);
+    let mut line = [0; 14];
+    client.read_exact(&mut line).unwrap();
+    guest.switch.sweep(start + crate::table::PATIENCE * 2);
+    guest.run();
+    assert_eq!((guest.ops(), guest.clients()), (vec![], 1));
+}
+
+#[test]
 fn a_refusal_is_an_end_without_a_line() {
     let mut guest = Guest::new(8);
     let mut client = guest.client();
