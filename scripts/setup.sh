@@ -16,7 +16,7 @@ MUSL=x86_64-unknown-linux-musl
 KERNEL_PACKAGES=(linux-source-6.1 gcc libc6-dev make:make flex:flex bison:bison bc:bc xz-utils:xz lz4:lz4 libelf-dev libssl-dev)
 BUILD_PACKAGES=(gcc libc6-dev ca-certificates)
 RUN_PACKAGES=(e2fsprogs:mke2fs busybox-static)
-TEST_PACKAGES=(skopeo:skopeo umoci:umoci mmdebstrap:mmdebstrap docker-registry:docker-registry cpio:cpio e2fsprogs:mke2fs)
+TEST_PACKAGES=(skopeo:skopeo mmdebstrap:mmdebstrap docker-registry:docker-registry procps:pgrep e2fsprogs:mke2fs)
 QEMU_PACKAGE=qemu-system-x86
 
 has() { command -v "$1" >/dev/null 2>&1; }

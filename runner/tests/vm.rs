@@ -1,7 +1,7 @@
-//! Real VMs. They need the kernel (`make kernel`), and QEMU: `cargo test -p runner -- --ignored`, without
+//! Real VMs. They need the kernel (`make kernel`) and QEMU: `cargo test -p runner -- --ignored`, without
 //! a target's name, so that cargo builds the example they run.
 //!
-//! `ARCA_TEST_KERNEL`, `ARCA_TEST_INITRAMFS` and `ARCA_TEST_VSOCK` name the files where they are not at their usual places.
+//! `ARCA_TEST_KERNEL` and `ARCA_TEST_INITRAMFS` name the files where they are not at their usual places.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where something is missing")]
 
