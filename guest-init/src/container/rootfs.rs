@@ -11,6 +11,7 @@
 
 use std::{
     fs, io,
+    ops::Range,
     os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
@@ -52,11 +53,18 @@ fn at(step: impl std::fmt::Display) -> impl FnOnce(io::Error) -> RootError {
     move |error| RootError::Io(step, error)
 }
 
+/// Whether a layer's root hides everything below it (kernel: Documentation/filesystems/overlayfs.rst).
+fn is_opaque(layer: &Path) -> bool {
+    let mut value = [0; 1];
+    rustix::fs::getxattr(layer, "trusted.overlay.opaque", &mut value).is_ok() && value == *b"y"
+}
+
 /// The mounted root of one container.
 #[derive(Debug)]
 pub(crate) struct Root {
     base: PathBuf,
-    layers: usize,
+    /// Those of the image that show, by number.
+    layers: Range<usize>,
     writable: Option<PathBuf>,
 }
 
@@ -68,7 +76,7 @@ impl Root {
             return Err(RootError::TooManyLayers(rootfs.lower.len()));
         }
         let base = Path::new(BASE).join(number.to_string());
-        let mut root = Self { base, layers: rootfs.lower.len(), writable: None };
+        let mut root = Self { base, layers: 0..rootfs.lower.len(), writable: None };
         let built = root.mount_all(&rootfs, request);
         if built.is_err() {
             root.unmount();
@@ -97,6 +105,12 @@ impl Root {
             let device = disks::find(&rootfs.writable, DISK_WAIT)?;
             self.mount(&device, "rw", "ext4", MsFlags::MS_NOATIME, "noinit_itable")?;
             self.writable = Some(device);
+        }
+        // overlayfs does not heed an opaque mark on the root of a layer: what lies below it is left out here.
+        if let Some(opaque) =
+            self.layers.clone().rev().find(|index| is_opaque(&self.base.join(format!("l/{index}"))))
+        {
+            self.layers.start = opaque;
         }
         for folder in ["rw/upper", "rw/work", "l/empty"] {
             fs::create_dir_all(self.base.join(folder)).map_err(at(folder))?;
@@ -167,7 +181,7 @@ impl Root {
 
     /// The layers, lowest first.
     pub(crate) fn lowers(&self) -> Vec<PathBuf> {
-        (0..self.layers).map(|index| self.base.join(format!("l/{index}"))).collect()
+        self.layers.clone().map(|index| self.base.join(format!("l/{index}"))).collect()
     }
 
     /// Unmounts everything, the newest mount first, and waits until the writable disk is clean. Goes on after errors.

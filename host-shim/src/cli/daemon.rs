@@ -76,6 +76,8 @@ async fn images(home: &Home, config: &Config) -> Result<Arc<images::ImageStore>>
     let options = images::Options {
         mirrors: config.registry_mirrors.clone(),
         insecure_registries: config.insecure_registries.clone(),
+        // One slot is for what the container writes.
+        max_lower_disks: runner::DISK_SLOTS - 1,
         ..images::Options::new(home.images())
     };
     let opened = tokio::task::spawn_blocking(move || images::ImageStore::open(options)).await;

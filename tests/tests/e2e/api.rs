@@ -29,7 +29,7 @@ fn raw(request: &str) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-fn get(path: &str) -> String {
+pub(crate) fn get(path: &str) -> String {
     raw(&format!("GET {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n"))
 }
 

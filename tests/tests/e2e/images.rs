@@ -135,6 +135,32 @@ fn whiteouts_and_replaced_files() {
 }
 
 #[test]
+fn an_opaque_root_hides_all_below() {
+    let dir = tempfile::tempdir().unwrap();
+    let docker = docker();
+    let _ = derived(docker, dir.path(), "opaque:base", vec![]);
+    let upper = dir.path().join("opaque.tar");
+    let mut tar = tar::Builder::new(File::create(&upper).unwrap());
+    append(&mut tar, ".wh..wh..opq", b"").unwrap();
+    let mut busybox = tar::Archive::new(File::open(dir.path().join("busybox/0/layer.tar")).unwrap());
+    for entry in busybox.entries().unwrap() {
+        let entry = entry.unwrap();
+        let (mut header, path) = (entry.header().clone(), entry.path().unwrap().into_owned());
+        match entry.link_name().unwrap() {
+            Some(link) => tar.append_link(&mut header, path, link).unwrap(),
+            None => tar.append_data(&mut header, path, entry).unwrap(),
+        }
+    }
+    tar.into_inner().unwrap().flush().unwrap();
+    let layers = vec![layer_with(dir.path(), "below", b"hidden"), upper];
+    let path = dir.path().join("opaque.docker.tar");
+    Image::new("opaque:1", layers, &json!({ "Cmd": ["sh"] })).write_docker_archive(&path).unwrap();
+    docker.run(&["load", "-q", "-i", path.to_str().unwrap()]).ok();
+    assert_eq!(docker.run(&["run", "--rm", "opaque:1", "sh", "-c", "ls /below; echo here"]).stdout, "here\n");
+    docker.run(&["rmi", "opaque:1", "opaque:base"]).ok();
+}
+
+#[test]
 fn a_hundred_and_twenty_seven_layers() {
     // Docker's overlay2 ends at 125.
     let Some(_) = arca() else { return };
