@@ -36,9 +36,12 @@ fn exec_on_a_terminal() {
     let command = docker().command(&["exec", "-it", &container.name, "sh"]);
     let mut terminal = Terminal::start(&command, 25, 90).unwrap();
     terminal.wait_for("# ", SOON).unwrap();
-    terminal.type_keys("tty; stty size; echo $TERM; exit 6\n").unwrap();
+    // The CLI of Debian 12 tells the size once the shell runs already.
+    terminal
+        .type_keys("tty; until stty size 2>&1 | grep '25 90'; do sleep 0.2; done; echo $TERM; exit 6\n")
+        .unwrap();
     terminal.wait_for("/dev/pts/", SOON).unwrap();
-    terminal.wait_for("25 90", SOON).unwrap();
+    terminal.wait_for("\n25 90", SOON).unwrap();
     terminal.wait_for("xterm", SOON).unwrap();
     assert_eq!(terminal.exit_code(SOON).unwrap(), 6);
 }

@@ -3,7 +3,7 @@
 mod process;
 mod stdio;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -44,9 +44,7 @@ pub struct Exec {
     pub id: String,
     /// As asked for.
     pub config: ExecConfig,
-    phase: Mutex<Phase>,
-    /// Becomes true with the exit.
-    exited: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
 }
 
 /// Where an exec stands: created -> running -> exited, or created -> exited when its command cannot be run.
@@ -70,23 +68,31 @@ impl Exec {
     }
 
     fn phase(&self) -> Phase {
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.phase.borrow()
     }
 
     fn set(&self, phase: Phase) {
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+        self.phase.send_replace(phase);
+    }
+
+    /// Waits for a phase.
+    async fn reaches(&self, wanted: impl FnMut(&Phase) -> bool) {
+        // The sender lives as long as the exec.
+        let _ = self.phase.subscribe().wait_for(wanted).await;
     }
 
     /// Takes the right to start it, once.
     fn begin(&self) -> Result<()> {
-        let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
-        match *phase {
-            Phase::Created => {
+        let mut seen = Phase::Created;
+        let begun = self.phase.send_if_modified(|phase| {
+            seen = *phase;
+            let first = *phase == Phase::Created;
+            if first {
                 *phase = Phase::Running { pid: 0 };
-                Ok(())
             }
-            started => Err(self.started_already(started)),
-        }
+            first
+        });
+        if begun { Ok(()) } else { Err(self.started_already(seen)) }
     }
 
     /// Whether it could be started now; nothing is changed.
@@ -154,12 +160,7 @@ impl Engine {
         if config.cmd.as_deref().is_none_or(<[String]>::is_empty) {
             return Err(Error::invalid("No exec command specified"));
         }
-        let exec = Arc::new(Exec {
-            id: names::id(),
-            config,
-            phase: Mutex::new(Phase::Created),
-            exited: watch::Sender::new(false),
-        });
+        let exec = Arc::new(Exec { id: names::id(), config, phase: watch::Sender::new(Phase::Created) });
         container.execs().insert(exec.id.clone(), exec.clone());
         let event = container.event(format!("exec_create: {}", exec.command()));
         self.events.publish(event.with("execID", exec.id.clone()));
@@ -195,7 +196,7 @@ mod tests {
 
     fn exec() -> Exec {
         let config = ExecConfig { cmd: Some(vec!["sleep".into(), "500".into()]), ..ExecConfig::default() };
-        Exec { id: "e".into(), config, phase: Mutex::new(Phase::Created), exited: watch::Sender::new(false) }
+        Exec { id: "e".into(), config, phase: watch::Sender::new(Phase::Created) }
     }
 
     #[test]

@@ -29,6 +29,8 @@ const RETRY: Duration = Duration::from_millis(100);
 const KEEP: Duration = Duration::from_secs(300);
 /// Exit code where the guest was lost.
 const LOST: i32 = 137;
+/// Time a resize waits for its process to start, as in dockerd.
+const READY: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// Starts an exec. Without `detach`: its stdio, opened before the process runs.
@@ -115,7 +117,6 @@ impl Engine {
         exec.set(Phase::Exited { pid, code });
         let event = container.event("exec_die").with("execID", exec.id.clone());
         self.events.publish(event.with("exitCode", code.to_string()));
-        exec.exited.send_replace(true);
     }
 
     /// Sets the size of an exec's terminal.
@@ -130,6 +131,11 @@ impl Engine {
         height: u32,
     ) -> Result<()> {
         let run = can_exec(container)?;
+        // As dockerd: a client may ask before the process has started.
+        let started = exec.reaches(|phase| !matches!(phase, Phase::Created | Phase::Running { pid: 0 }));
+        if tokio::time::timeout(READY, started).await.is_err() {
+            return Err(Error::system("timeout waiting for exec session ready"));
+        }
         if !matches!(exec.phase(), Phase::Running { .. }) {
             return Err(Error::conflict(format!(
                 "cannot resize a stopped container: exec {} is not running",

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use super::Exec;
+use super::{Exec, Phase};
 use crate::{
     engine::{
         attach::{Input, Output, Streams},
@@ -73,8 +73,8 @@ pub(super) async fn open(
         let outputs = carrier.run().await;
         // The guest need not hold output any longer; the client is told the end when the exit code can be asked for.
         let _ = done.send(());
-        let mut exited = exec.exited.subscribe();
-        if tokio::time::timeout(EXIT, exited.wait_for(|exited| *exited)).await.is_err() {
+        let exited = exec.reaches(|phase| matches!(phase, Phase::Exited { .. }));
+        if tokio::time::timeout(EXIT, exited).await.is_err() {
             tracing::debug!(exec = exec.id, "its streams ended before its process did");
         }
         drop(outputs);
