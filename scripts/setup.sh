@@ -133,7 +133,7 @@ rust() {
   [[ -d $(rustc --print target-libdir --target "$MUSL") ]] || timed "rustup: adding $MUSL" rustup target add "$MUSL"
 }
 
-# cargo_tool NAME VERSION MINUTES: a program from crates.io into the cache folder.
+# cargo_tool NAME VERSION MINUTES: a published crate's program, into the cache folder.
 cargo_tool() {
   local name=$1 version=$2 about=$3
   [[ $(cat "$ARCA_TOOLS/$name.version" 2>/dev/null) == "$version" && -x $ARCA_TOOLS/bin/$name ]] && return 0
