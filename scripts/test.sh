@@ -17,5 +17,5 @@ say "runner: tests with real VMs of its own"
 tar -xOf "$ARCA_CACHE/test-images/busybox.docker.tar" 0/layer.tar >"$ARCA_BUILD/busybox.tar"
 cargo run --quiet -p diskimg --example tar2erofs -- "$ARCA_BUILD/busybox.tar" "$ARCA_BUILD/busybox.erofs"
 ARCA_TEST_ROOTFS=$ARCA_BUILD/busybox.erofs ARCA_TEST_BOOTS=${ARCA_TEST_BOOTS:-5} \
-  cargo test -p runner -- --ignored --test-threads=1
+  cargo test --workspace -- --ignored --test-threads=1
 say "all tests passed in $((SECONDS - t0)) s"
