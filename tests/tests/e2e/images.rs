@@ -43,6 +43,21 @@ fn pulled_from_a_registry() {
 }
 
 #[test]
+fn real_images_are_pulled_too() {
+    let Some(_) = arca() else { return };
+    let registry = Registry::start().unwrap();
+    for name in ["debian", "nginx", "redis", "postgres"] {
+        let reference = registry.push(&archive(name), &format!("real/{name}:1")).unwrap();
+        let pulled = docker().run(&["pull", &reference]);
+        assert!(pulled.ok().contains("Status: Downloaded newer image"), "{}", pulled.stdout);
+        let version =
+            docker().run(&["run", "--rm", "--entrypoint", "cat", &reference, "/etc/debian_version"]);
+        assert!(version.ok().starts_with("12."), "{name}: {}", version.stdout);
+        docker().run(&["rmi", &reference]).ok();
+    }
+}
+
+#[test]
 fn what_a_registry_lacks() {
     let Some(_) = arca() else { return };
     let registry = Registry::start().unwrap();
