@@ -1,6 +1,6 @@
 //! `container prune`.
 
-use std::{os::unix::fs::MetadataExt, path::Path, sync::Arc, time::Duration};
+use std::{os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
 use super::{Engine, clock, record::Record, remove::Removal};
 use crate::{
@@ -52,7 +52,7 @@ fn until(filters: &Filters) -> Result<Option<i128>> {
         [] => Ok(None),
         [one] => clock::parse_api(one)
             .or_else(|| {
-                go_duration(one)
+                clock::parse_duration(one)
                     .map(|ago| clock::now_nanos() - i128::try_from(ago.as_nanos()).unwrap_or(i128::MAX))
             })
             .map(Some)
@@ -70,30 +70,6 @@ fn selected(record: &Record, filters: &Filters, until: Option<i128>) -> bool {
     old && !excluded && filters.labels("label", |name| record.config.label(name))
 }
 
-/// `1h30m`, `10s`, `1.5h`: Go's `time.ParseDuration` without signs.
-fn go_duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let value: f64 = rest[..digits].parse().ok()?;
-        let tail = &rest[digits..];
-        let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
-        let unit = match &tail[..unit_end] {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
-        };
-        total = total.checked_add(Duration::try_from_secs_f64(value * unit).ok()?)?;
-        rest = &tail[unit_end..];
-    }
-    (!text.is_empty()).then_some(total)
-}
-
 /// Bytes that a folder takes on the host's disk. Sparse files count by their blocks.
 pub(crate) fn disk_usage(dir: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
@@ -109,15 +85,6 @@ pub(crate) fn disk_usage(dir: &Path) -> u64 {
 mod tests {
     use super::*;
     use crate::engine::record::tests::record;
-
-    #[test]
-    fn durations_are_gos() {
-        assert_eq!(go_duration("1h30m"), Some(Duration::from_secs(5400)));
-        assert_eq!(go_duration("1.5s"), Some(Duration::from_millis(1500)));
-        for bad in ["", "x", "5", "1d"] {
-            assert_eq!(go_duration(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn filters_select() {

@@ -22,16 +22,8 @@ type Shared = State<Arc<Engine>>;
 
 pub(super) async fn start(State(engine): Shared, Path(id): Path<String>) -> Result<Response> {
     let container = engine.find(&id)?;
-    detached(async move { engine.start_container(&container).await }).await?;
+    engine.start_container(&container).await?;
     Ok(no_content())
-}
-
-/// A change of state goes on when its client leaves: half a start would leave nobody to finish it.
-async fn detached<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    match tokio::spawn(work).await {
-        Ok(result) => result,
-        Err(error) => Err(Error::system("a task of the engine was lost").because(error)),
-    }
 }
 
 /// `signal` and `t` of stop and restart.
@@ -42,40 +34,40 @@ fn stopping(query: &Query) -> Result<(Option<String>, Option<i64>)> {
 pub(super) async fn stop(State(engine): Shared, Path(id): Path<String>, query: Query) -> Result<Response> {
     let (signal, timeout) = stopping(&query)?;
     let container = engine.find(&id)?;
-    detached(async move { engine.stop(&container, signal.as_deref(), timeout).await }).await?;
+    engine.stop(&container, signal.as_deref(), timeout).await?;
     Ok(no_content())
 }
 
 pub(super) async fn restart(State(engine): Shared, Path(id): Path<String>, query: Query) -> Result<Response> {
     let (signal, timeout) = stopping(&query)?;
     let container = engine.find(&id)?;
-    detached(async move { engine.restart(&container, signal.as_deref(), timeout).await }).await?;
+    engine.restart(&container, signal.as_deref(), timeout).await?;
     Ok(no_content())
 }
 
 pub(super) async fn kill(State(engine): Shared, Path(id): Path<String>, query: Query) -> Result<Response> {
     let container = engine.find(&id)?;
     let signal = query.get("signal").unwrap_or("").to_owned();
-    detached(async move { engine.kill(&container, &id, &signal).await }).await?;
+    engine.kill(&container, &id, &signal).await?;
     Ok(no_content())
 }
 
 pub(super) async fn pause(State(engine): Shared, Path(id): Path<String>) -> Result<Response> {
     let container = engine.find(&id)?;
-    detached(async move { engine.pause(&container).await }).await?;
+    engine.pause(&container).await?;
     Ok(no_content())
 }
 
 pub(super) async fn unpause(State(engine): Shared, Path(id): Path<String>) -> Result<Response> {
     let container = engine.find(&id)?;
-    detached(async move { engine.unpause(&container).await }).await?;
+    engine.unpause(&container).await?;
     Ok(no_content())
 }
 
 pub(super) async fn rename(State(engine): Shared, Path(id): Path<String>, query: Query) -> Result<Response> {
     let container = engine.find(&id)?;
     let name = query.get("name").unwrap_or("").to_owned();
-    detached(async move { engine.rename(&container, &name).await }).await?;
+    engine.rename(&container, &name).await?;
     Ok(no_content())
 }
 
@@ -85,13 +77,13 @@ pub(super) async fn remove(State(engine): Shared, Path(id): Path<String>, query:
     }
     let container = engine.find(&id)?;
     let removal = Removal { force: query.bool("force"), volumes: query.bool("v") };
-    detached(async move { engine.remove(&container, removal).await }).await?;
+    engine.remove(&container, removal).await?;
     Ok(no_content())
 }
 
 pub(super) async fn prune(State(engine): Shared, query: Query) -> Result<Response> {
     let filters = query.filters()?;
-    let pruned = detached(async move { engine.prune(&filters).await }).await?;
+    let pruned = engine.prune(&filters).await?;
     let deleted = if pruned.deleted.is_empty() { Value::Null } else { json!(pruned.deleted) };
     Ok(respond::ok(&json!({ "ContainersDeleted": deleted, "SpaceReclaimed": pruned.reclaimed })))
 }
