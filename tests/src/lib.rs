@@ -9,3 +9,4 @@ pub mod docker;
 pub mod image;
 pub mod registry;
 pub mod terminal;
+pub mod wait;

@@ -7,13 +7,14 @@ use std::{
         LazyLock, Mutex,
         atomic::{AtomicU32, Ordering},
     },
-    time::{Duration, Instant},
 };
 
 use tests::{
     daemon::Daemon,
     docker::{Docker, Output},
 };
+
+pub(crate) use tests::wait::eventually;
 
 enum Engine {
     Arca(Daemon),
@@ -125,15 +126,5 @@ impl Container {
 impl Drop for Container {
     fn drop(&mut self) {
         let _ = docker().run(&["rm", "-f", "-v", &self.name]);
-    }
-}
-
-/// Tries until it holds.
-#[track_caller]
-pub(crate) fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + limit;
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
-        std::thread::sleep(Duration::from_millis(100));
     }
 }

@@ -1,0 +1,1 @@
+//! Clients that send nonsense, too much, too slowly, or leave.

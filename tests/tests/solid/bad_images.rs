@@ -1,0 +1,1 @@
+//! Images, layers and registries that lie.

@@ -1,0 +1,1 @@
+//! Hosts on which something is missing, full, read-only or taken.

@@ -1,0 +1,1 @@
+//! A runner, a QEMU or a guest dies or hangs.

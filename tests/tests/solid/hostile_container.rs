@@ -1,0 +1,1 @@
+//! A container that wants out, or wants everything.

@@ -1,0 +1,1 @@
+//! As root: what its VMs may do.
