@@ -12,6 +12,8 @@ mod digest;
 mod disks;
 mod error;
 mod flight;
+#[doc(hidden)]
+pub mod fuzzing;
 mod image;
 mod lease;
 mod load;

@@ -49,9 +49,7 @@ pub(crate) async fn load(
     let spool = spool(inner, archive).await?;
     let worker = Arc::clone(inner);
     let (archive, found) = tokio::task::spawn_blocking(move || {
-        let archive = Archive::open(plain(&worker, spool)?)?;
-        let found =
-            if archive.has("manifest.json") { docker::images(&archive)? } else { layout::images(&archive)? };
+        let (archive, found) = parse_archive(plain(&worker, spool)?)?;
         Ok::<_, Error>((Arc::new(archive), found))
     })
     .await??;
@@ -60,6 +58,18 @@ pub(crate) async fn load(
         loaded.extend(load_one(inner, &archive, image, &progress).await?);
     }
     Ok(loaded)
+}
+
+fn parse_archive(plain: NamedTempFile) -> Result<(Archive, Vec<Found>)> {
+    let archive = Archive::open(plain)?;
+    let found =
+        if archive.has("manifest.json") { docker::images(&archive)? } else { layout::images(&archive)? };
+    Ok((archive, found))
+}
+
+/// Looks an archive through without taking anything from it, for fuzzing.
+pub(crate) fn parse(plain: NamedTempFile) -> Result<()> {
+    parse_archive(plain).map(drop)
 }
 
 /// Copies the stream to disk: an archive's index may come last.
