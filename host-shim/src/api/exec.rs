@@ -47,9 +47,9 @@ async fn create(
 }
 
 /// The body of a start.
-#[derive(Default, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-struct Start {
+pub(crate) struct Start {
     detach: bool,
     console_size: Option<[u32; 2]>,
 }
@@ -101,7 +101,7 @@ async fn inspect(State(engine): State<Arc<Engine>>, Path(id): Path<String>) -> R
 }
 
 /// `w` and `h` of a resize.
-pub(super) fn size(query: &Query) -> Result<(u32, u32)> {
+pub(crate) fn size(query: &Query) -> Result<(u32, u32)> {
     let number = |name: &str, word: &str| -> Result<u32> {
         let text = query.get(name).unwrap_or("");
         text.parse().map_err(|_| {

@@ -39,6 +39,7 @@ mod system;
 mod tests;
 mod volumes;
 
+pub(crate) use images::until;
 pub use version::Version;
 
 /// All routes, without the version prefix.

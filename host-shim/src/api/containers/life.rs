@@ -116,16 +116,18 @@ pub(super) async fn wait(State(engine): Shared, Path(id): Path<String>, query: Q
     Ok(response)
 }
 
+/// What of an update is not in [`HostConfig`]'s place.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(crate) struct Policy {
+    restart_policy: Option<crate::engine::model::RestartPolicy>,
+}
+
 pub(super) async fn update(
     State(engine): Shared,
     Path(id): Path<String>,
     request: Request<Body>,
 ) -> Result<Response> {
-    #[derive(Default, Deserialize)]
-    #[serde(default, rename_all = "PascalCase")]
-    struct Policy {
-        restart_policy: Option<crate::engine::model::RestartPolicy>,
-    }
     let body: Value = json::required(request).await?;
     let invalid = |error: serde_json::Error| Error::invalid(format!("invalid JSON: {error}"));
     let policy: Policy = lenient::from_value(body.clone()).map_err(invalid)?;

@@ -43,8 +43,8 @@ pub(super) async fn logs(
     Ok(response)
 }
 
-/// The query of the log reader; also for `attach?logs=1`.
-fn parse(query: &Query) -> Result<runner::logs::Query> {
+/// The query of the log reader.
+pub(crate) fn parse(query: &Query) -> Result<runner::logs::Query> {
     let (stdout, stderr) = (query.bool("stdout"), query.bool("stderr"));
     if !stdout && !stderr {
         return Err(Error::invalid("Bad parameters: you must choose at least one stream"));

@@ -14,6 +14,9 @@ use axum::{
     routing::{delete, get, post},
 };
 
+pub(crate) use life::Policy;
+pub(crate) use logs::parse as log_query;
+
 use crate::engine::Engine;
 
 /// The routes.

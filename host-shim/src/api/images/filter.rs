@@ -84,7 +84,7 @@ impl<'a> Selection<'a> {
 }
 
 /// The filter `until`: seconds, RFC 3339, or a Go duration back from now.
-pub(super) fn until(filters: &Filters) -> Result<Option<OffsetDateTime>> {
+pub(crate) fn until(filters: &Filters) -> Result<Option<OffsetDateTime>> {
     let Some(text) = filters.get("until").first() else { return Ok(None) };
     if filters.get("until").len() > 1 {
         return Err(Error::invalid("more than one until filter specified"));

@@ -18,6 +18,7 @@ use axum::{
     routing::{delete, get, post},
 };
 
+pub(crate) use filter::until;
 pub(super) use view::summary;
 
 use super::{not_implemented, page_not_found, query::Query, respond, version::Version};
