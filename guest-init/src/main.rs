@@ -1,29 +1,5 @@
-//! `arca-init`: PID 1 of every Arca VM.
-//!
-//! One program, three lives: PID 1 (the [`server`] for the host), the single-threaded [`launch`]er that becomes a
-//! container's process, and the minimal [`launch::init`] of containers run with `--init`.
+//! See the library.
 
-mod boot;
-mod container;
-mod files;
-mod launch;
-mod log;
-mod metrics;
-mod process;
-mod server;
-mod sys;
-mod users;
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    match std::env::args_os().next() {
-        Some(name) if name == launch::ARGV0 => launch::main(),
-        Some(name) if name == launch::init::ARGV0 => launch::init::main(),
-        _ if std::process::id() == 1 => boot::main(),
-        _ => {
-            eprintln!("arca-init {} runs as PID 1 of a virtual machine only", env!("CARGO_PKG_VERSION"));
-            ExitCode::from(2)
-        }
-    }
+fn main() -> std::process::ExitCode {
+    guest_init::main()
 }

@@ -8,5 +8,5 @@ mod ps;
 mod stats;
 mod top;
 
-pub(crate) use stats::stats;
-pub(crate) use top::top;
+pub(crate) use stats::{stats, stats_in};
+pub(crate) use top::{top, top_in};

@@ -16,7 +16,8 @@ pub(crate) fn stats(cgroup: &Path, pid: Option<u32>) -> StatsResponse {
     stats_in(Path::new("/proc"), cgroup, pid)
 }
 
-fn stats_in(proc: &Path, cgroup: &Path, pid: Option<u32>) -> StatsResponse {
+/// [`stats`] with another `/proc`.
+pub(crate) fn stats_in(proc: &Path, cgroup: &Path, pid: Option<u32>) -> StatsResponse {
     let map = |name: &str| pairs(&cgroup.join(name)).collect::<HashMap<_, _>>();
     let value = |name: &str| number(&cgroup.join(name));
     let cpu = map("cpu.stat");

@@ -32,8 +32,17 @@ pub(crate) enum TopError {
 /// # Errors
 /// For `ps` arguments that are not known.
 pub(crate) fn top(cgroup: &Path, root: Option<&Path>, args: &[String]) -> Result<TopResponse, TopError> {
+    top_in(Path::new("/proc"), cgroup, root, args)
+}
+
+/// [`top`] with another `/proc`.
+pub(crate) fn top_in(
+    proc: &Path,
+    cgroup: &Path,
+    root: Option<&Path>,
+    args: &[String],
+) -> Result<TopResponse, TopError> {
     let columns = columns(args)?;
-    let proc = Path::new("/proc");
     let context = Context {
         users: root.map(users::names).unwrap_or_default(),
         memory: memory_total(proc),
