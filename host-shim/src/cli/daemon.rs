@@ -76,6 +76,7 @@ async fn images(home: &Home, config: &Config) -> Result<Arc<images::ImageStore>>
     let options = images::Options {
         mirrors: config.registry_mirrors.clone(),
         insecure_registries: config.insecure_registries.clone(),
+        limits: config.layer_limits(),
         // One slot is for what the container writes.
         max_lower_disks: runner::DISK_SLOTS - 1,
         ..images::Options::new(home.images())

@@ -2,16 +2,18 @@
 
 use std::{
     io,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde_json::Value;
 
 use super::{Config, LogLevel, NetworkBackend, parse_size};
-use crate::home::Home;
+use crate::{engine::clock::parse_duration, home::Home};
 
 /// Every key, for the message about an unknown one.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 13] = [
     "networkBackend",
     "kernelPath",
     "initramfsPath",
@@ -22,6 +24,9 @@ const KEYS: [&str; 10] = [
     "dns",
     "defaultCpus",
     "defaultMemory",
+    "bootTimeout",
+    "maxLayerSize",
+    "maxLayerFiles",
 ];
 /// Less does not boot.
 const LEAST_MEMORY: u64 = 128 << 20;
@@ -29,6 +34,12 @@ const LEAST_MEMORY: u64 = 128 << 20;
 const MOST_MEMORY: u64 = 64 << 40;
 /// What the machine model takes.
 const MOST_CPUS: u64 = 255;
+/// No guest boots in less than the first, nobody waits longer than the second.
+const BOOT_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+/// Less holds no image's layer; more than ext4 and EROFS were made for is a typing mistake.
+const LAYER_SIZES: RangeInclusive<u64> = 1 << 20..=16 << 40;
+/// Each file of a layer takes some hundred bytes of memory while it is unpacked.
+const LAYER_FILES: RangeInclusive<u64> = 1..=100_000_000;
 
 /// Why `config.json` was refused.
 #[derive(Debug, thiserror::Error)]
@@ -146,18 +157,39 @@ impl Config {
                 );
             }
             "defaultMemory" => {
-                self.default_memory = value
-                    .as_u64()
-                    .or_else(|| value.as_str().and_then(parse_size))
-                    .filter(|n| (LEAST_MEMORY..=MOST_MEMORY).contains(n))
-                    .ok_or_else(|| {
+                self.default_memory =
+                    size(value).filter(|n| (LEAST_MEMORY..=MOST_MEMORY).contains(n)).ok_or_else(|| {
                         bad("a size like \"4g\" or \"512m\", or a number of bytes; at least 128m")
                     })?;
+            }
+            "bootTimeout" => {
+                self.boot_timeout = value
+                    .as_u64()
+                    .map(Duration::from_secs)
+                    .or_else(|| value.as_str().and_then(parse_duration))
+                    .filter(|time| BOOT_TIMEOUTS.contains(time))
+                    .ok_or_else(|| bad("a number of seconds, or a duration like \"90s\"; from 1s to 1h"))?;
+            }
+            "maxLayerSize" => {
+                self.max_layer_size = size(value)
+                    .filter(|n| LAYER_SIZES.contains(n))
+                    .ok_or_else(|| bad("a size like \"20g\", or a number of bytes; from 1m to 16t"))?;
+            }
+            "maxLayerFiles" => {
+                self.max_layer_files = value
+                    .as_u64()
+                    .filter(|n| LAYER_FILES.contains(n))
+                    .ok_or_else(|| bad("a number from 1 to 100000000"))?;
             }
             _ => return Err(ConfigError::UnknownKey { path: file.to_owned(), key: key.to_owned() }),
         }
         Ok(())
     }
+}
+
+/// Bytes as a number, or as people write them.
+fn size(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| value.as_str().and_then(parse_size))
 }
 
 fn strings(value: &Value) -> Option<Vec<String>> {
@@ -197,7 +229,7 @@ mod tests {
         let config = parse(
             r#"{"networkBackend":"vmnet","kernelPath":"/k","initramfsPath":"~/i","socketPath":"s.sock","logLevel":"warn",
             "registryMirrors":["http://127.0.0.1:5000"],"insecureRegistries":["10.0.0.1:5000"],"dns":["1.1.1.1","::1"],
-            "defaultCpus":3,"defaultMemory":"4g"}"#,
+            "defaultCpus":3,"defaultMemory":"4g","bootTimeout":"1m30s","maxLayerSize":"20g","maxLayerFiles":5000}"#,
         )
         .unwrap();
         assert_eq!(config.network_backend, NetworkBackend::Vmnet);
@@ -207,6 +239,9 @@ mod tests {
         assert_eq!(config.socket_path.as_deref(), Some(Path::new("/h/s.sock")));
         assert_eq!(config.log_level, LogLevel::Warn);
         assert_eq!((config.dns.len(), config.default_cpus, config.default_memory), (2, Some(3), 4 << 30));
+        assert_eq!(config.boot_timeout, Duration::from_secs(90));
+        let limits = config.layer_limits();
+        assert_eq!((limits.max_bytes, limits.max_inodes, limits.max_entries), (20 << 30, 5000, 20_000));
     }
 
     #[test]
@@ -227,6 +262,15 @@ mod tests {
             (r#"{"dns":["nine"]}"#, "allowed: a list of IP addresses"),
             (r#"{"registryMirrors":"http://x"}"#, "registryMirrors is"),
             (r#"{"kernelPath":"~other/k"}"#, "kernelPath is"),
+            (r#"{"bootTimeout":0}"#, "bootTimeout is 0; allowed: a number of seconds"),
+            (r#"{"bootTimeout":-1}"#, "bootTimeout is -1"),
+            (r#"{"bootTimeout":"10"}"#, r#"bootTimeout is "10""#),
+            (r#"{"bootTimeout":"2h"}"#, "from 1s to 1h"),
+            (r#"{"bootTimeout":1e300}"#, "bootTimeout is"),
+            (r#"{"maxLayerSize":"1k"}"#, "from 1m to 16t"),
+            (r#"{"maxLayerSize":18446744073709551615}"#, "from 1m to 16t"),
+            (r#"{"maxLayerFiles":0}"#, "maxLayerFiles is 0; allowed: a number from 1 to"),
+            (r#"{"maxLayerFiles":"many"}"#, "maxLayerFiles is"),
             ("[]", "/h/config.json: must be a JSON object"),
             ("{", "/h/config.json is not valid JSON"),
         ] {

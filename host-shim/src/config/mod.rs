@@ -5,7 +5,7 @@ mod lookup;
 mod machine;
 mod size;
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 pub use load::ConfigError;
 pub use lookup::{Lookup, cache_current, find_initramfs, find_kernel, find_program};
@@ -17,6 +17,11 @@ use crate::home::Home;
 /// Memory of a VM unless the configuration or `-m` says otherwise. It costs little: a guest's memory is taken from the host
 /// page by page as it is used, only its page descriptors (64 bytes per 4 KiB, 1.6 %) are touched at boot.
 pub const DEFAULT_MEMORY: u64 = 2 << 30;
+/// Time a guest has to boot unless the configuration says otherwise: a second is usual, twenty boots at once on two loaded
+/// cores without hardware virtualization take much longer.
+pub const DEFAULT_BOOT_TIMEOUT: Duration = Duration::from_secs(90);
+/// Entries of a layer's archives for each file that it may hold: a file may be there several times, the last one counts.
+const ENTRIES_PER_FILE: u64 = 4;
 
 /// What `config.json` says, checked; plain data. Every key may be absent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,10 +46,17 @@ pub struct Config {
     pub default_cpus: Option<u32>,
     /// `defaultMemory`: memory of a VM in bytes.
     pub default_memory: u64,
+    /// `bootTimeout`: from the start of a VM to its guest's first answer.
+    pub boot_timeout: Duration,
+    /// `maxLayerSize`: bytes of one unpacked layer.
+    pub max_layer_size: u64,
+    /// `maxLayerFiles`: files, folders and links of one unpacked layer.
+    pub max_layer_files: u64,
 }
 
 impl Default for Config {
     fn default() -> Self {
+        let limits = diskimg::Limits::default();
         Self {
             network_backend: NetworkBackend::Ovs,
             kernel_path: None,
@@ -56,11 +68,25 @@ impl Default for Config {
             dns: Vec::new(),
             default_cpus: None,
             default_memory: DEFAULT_MEMORY,
+            boot_timeout: DEFAULT_BOOT_TIMEOUT,
+            max_layer_size: limits.max_bytes,
+            max_layer_files: limits.max_inodes,
         }
     }
 }
 
 impl Config {
+    /// Upper bounds of one layer disk.
+    #[must_use]
+    pub fn layer_limits(&self) -> diskimg::Limits {
+        diskimg::Limits {
+            max_bytes: self.max_layer_size,
+            max_inodes: self.max_layer_files,
+            max_entries: self.max_layer_files.saturating_mul(ENTRIES_PER_FILE),
+            ..diskimg::Limits::default()
+        }
+    }
+
     /// The API socket: configured, else `/var/run/arca.sock` for root with the default home, else in the home.
     #[must_use]
     pub fn socket(&self, home: &Home) -> PathBuf {

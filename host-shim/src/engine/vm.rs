@@ -17,8 +17,6 @@ use crate::error::{Error, Kind, Result};
 
 /// Serial of the writable disk.
 pub(crate) const WRITABLE: &str = "writable";
-/// From the start of the hypervisor to the guest's first answer. A second is usual; twenty boots on two loaded cores are not.
-const BOOT: Duration = Duration::from_secs(90);
 /// What the runner needs around a boot.
 const MARGIN: Duration = Duration::from_secs(10);
 /// Any call to a guest that only looks or switches something.
@@ -88,7 +86,7 @@ impl Engine {
             .map_err(|error| Error::system(format!("start the VM: {error}")).because(error))?;
         let mut client = handle.client();
         let ready = client.wait_stage(WaitStageRequest { stage: Stage::Ready.into() });
-        match call("boot", BOOT + MARGIN, ready).await {
+        match call("boot", self.config.boot_timeout + MARGIN, ready).await {
             Ok(status) => {
                 tracing::debug!(id = record.short_id(), boot_ms = status.boot_ms, "VM is up");
                 Ok(handle)
@@ -126,7 +124,7 @@ impl Engine {
             cpus: machine.cpus.max(cpus(record)),
             memory_mib: machine.memory_mib.max(memory_mib(record)),
             disks,
-            boot_timeout_ms: u64::try_from(BOOT.as_millis()).unwrap_or(u64::MAX),
+            boot_timeout_ms: u64::try_from(self.config.boot_timeout.as_millis()).unwrap_or(u64::MAX),
         })
     }
 }
