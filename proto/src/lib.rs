@@ -1,10 +1,12 @@
 //! The gRPC contracts of Arca, shared by the daemon, the runners, the guests and the helper VM.
 //!
 //! [`sandbox`] is the guest's control service, [`tapforwarder`] its network side, [`runner`] the process beside each VM.
-//! [`ports`] holds the vsock ports, [`detail`] the error details every status carries, [`dial`] the way to a guest.
+//! [`ports`] holds the vsock ports, [`detail`] the error details every status carries, [`dial`] the way to a guest,
+//! [`frame`] the codec of Ethernet frames on a stream.
 
 pub mod detail;
 pub mod dial;
+pub mod frame;
 pub mod ports;
 
 /// The generated modules, nested as the packages are since they refer to each other.
