@@ -30,6 +30,8 @@ mod device;
 mod endpoint;
 mod error;
 mod event_loop;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hybrid;
 mod packet;
 mod queue;
