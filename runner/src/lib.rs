@@ -8,6 +8,8 @@ mod clock;
 mod container;
 mod error;
 mod exit;
+#[doc(hidden)]
+pub mod fuzzing;
 mod guest;
 mod launch;
 mod lock;

@@ -333,6 +333,22 @@ impl Pump {
         }
     }
 
+    /// What [`Self::exchange`] does with messages, for a fuzz target: without a stream, which a refused message would end.
+    /// Answers how many were taken.
+    pub(crate) async fn feed(&mut self, messages: Vec<StdioResponse>) -> usize {
+        let mut taken = 0;
+        for message in messages {
+            self.accept(Some(Input::Data(Bytes::from_static(b"input"))));
+            while self.input.next().is_some() {}
+            taken += usize::from(self.take(message).is_ok());
+            while let Some((stream, data)) = self.held.pop_front() {
+                let done = self.begin_delivery(stream, data).await;
+                self.delivered(done);
+            }
+        }
+        taken
+    }
+
     fn accept(&mut self, input: Option<Input>) {
         match input {
             Some(Input::Data(data)) if self.wanted.stdin => self.input.push(data),
