@@ -60,6 +60,11 @@ fn read(filters: &query::Filters) {
     let _ = crate::api::until(filters);
 }
 
+/// Reads bytes as a container's record in the store, and does with it what the daemon does with a record it believes.
+pub fn store_record(bytes: &[u8]) {
+    crate::engine::record::fuzz(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

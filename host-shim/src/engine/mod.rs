@@ -14,7 +14,7 @@ use crate::{
     config::{Config, Machine},
     error::{Error, Result},
     home::Home,
-    store::Store,
+    store::{Loaded, Store, Unserved},
 };
 
 pub mod archive;
@@ -65,6 +65,8 @@ pub struct Engine {
     pub events: events::Events,
     store: Arc<Store>,
     containers: RwLock<BTreeMap<String, Arc<Container>>>,
+    /// Containers whose records cannot be read: not served, not touched.
+    pub unserved: Vec<Unserved>,
     /// Boots are queued: more than the cores can carry would only make all of them miss their deadlines.
     boots: Semaphore,
     /// Cancelled at shutdown: tasks that watch VMs let go of them.
@@ -113,8 +115,9 @@ impl Engine {
         images: Arc<images::ImageStore>,
     ) -> Result<Arc<Self>> {
         let store = Arc::new(Store::open(&home.store())?);
+        let Loaded { records, unserved } = store.load()?;
         let containers =
-            store.all()?.into_iter().map(|record| (record.id.clone(), Container::new(record))).collect();
+            records.into_iter().map(|record| (record.id.clone(), Container::new(record))).collect();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let engine = Arc::new(Self {
             home,
@@ -124,6 +127,7 @@ impl Engine {
             events: events::Events::default(),
             store,
             containers: RwLock::new(containers),
+            unserved,
             boots: Semaphore::new(cores),
             stopping: CancellationToken::new(),
         });
@@ -177,7 +181,10 @@ impl Engine {
         let all = self.all();
         let records =
             all.iter().map(|container| container.record()).filter(|record| record.image_id == image_id);
-        records.map(|r| ContainerUse { id: r.id.clone(), running: r.state.status.is_running() }).collect()
+        let served =
+            records.map(|r| ContainerUse { id: r.id.clone(), running: r.state.status.is_running() });
+        let unserved = self.unserved.iter().filter(|u| u.image_id.as_deref() == Some(image_id));
+        served.chain(unserved.map(|u| ContainerUse { id: u.id.clone(), running: false })).collect()
     }
 
     /// Containers by state.

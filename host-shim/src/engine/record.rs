@@ -168,6 +168,23 @@ pub fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
+/// For fuzzing: whatever the bytes are, they are refused or become a record that can be stored, shown and started.
+#[doc(hidden)]
+#[allow(clippy::panic, reason = "a fuzz target tells by panicking")]
+pub fn fuzz(bytes: &[u8]) {
+    use super::{prepare, status, vm};
+    use crate::store::stored::parse;
+    let json: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let id = json["id"].as_str().unwrap_or("a");
+    let Ok(record) = parse(id, bytes) else { return };
+    let Ok(again) = serde_json::to_vec(&record) else { panic!("a record that was read cannot be stored") };
+    assert_eq!(parse(id, &again).as_ref(), Ok(&record), "a record changed between two readings");
+    let _ = status::text(&record.state);
+    let _ = prepare::start_request(&record, 1, proto::runner::LogConfig::default());
+    let _ = prepare::log_config(&record, std::path::Path::new("log"));
+    let _ = vm::size(&record);
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

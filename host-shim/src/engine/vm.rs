@@ -113,6 +113,7 @@ impl Engine {
         let path = disk_path(&self.home.container(&record.id));
         disks.push(Disk { path, serial: WRITABLE.into(), readonly: false });
         let machine = &self.machine;
+        let (cpus, memory_mib) = size(record);
         Ok(VmSpec {
             vm_id: record.id.clone(),
             run_dir: self.home.vm_run(&record.id),
@@ -121,20 +122,25 @@ impl Engine {
             initramfs: machine.initramfs.clone(),
             qemu: machine.qemu.clone(),
             accelerator: machine.accelerator,
-            cpus: machine.cpus.max(cpus(record)),
-            memory_mib: machine.memory_mib.max(memory_mib(record)),
+            cpus: machine.cpus.max(cpus),
+            memory_mib: machine.memory_mib.max(memory_mib),
             disks,
             boot_timeout_ms: u64::try_from(self.config.boot_timeout.as_millis()).unwrap_or(u64::MAX),
         })
     }
 }
 
+/// CPUs and memory in MiB that a container needs.
+pub(crate) fn size(record: &Record) -> (u32, u64) {
+    (cpus(record), memory_mib(record))
+}
+
 /// CPUs that `--cpus` and `--cpuset-cpus` need.
 fn cpus(record: &Record) -> u32 {
     let host = &record.host;
     let quota = u32::try_from(host.nano_cpus.max(0).div_euclid(1_000_000_000)).unwrap_or(u32::MAX);
-    let quota = quota + u32::from(host.nano_cpus % 1_000_000_000 > 0);
-    let set = highest_cpu(&host.cpuset_cpus).flatten().map_or(0, |highest| highest + 1);
+    let quota = quota.saturating_add(u32::from(host.nano_cpus % 1_000_000_000 > 0));
+    let set = highest_cpu(&host.cpuset_cpus).flatten().map_or(0, |highest| highest.saturating_add(1));
     quota.max(u32::try_from(set).unwrap_or(u32::MAX)).clamp(1, 255)
 }
 

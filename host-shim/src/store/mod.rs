@@ -2,14 +2,20 @@
 //!
 //! Tables: containers (id -> versioned JSON) and names (name -> id). A name is taken by the transaction that writes it.
 
-use std::path::Path;
+pub mod stored;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    path::Path,
+};
+
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::{
-    engine::record::{Record, VERSION},
+    engine::record::Record,
     error::{Error, Result},
 };
+use stored::Unreadable;
 
 const CONTAINERS: TableDefinition<&str, &[u8]> = TableDefinition::new("containers");
 const NAMES: TableDefinition<&str, &str> = TableDefinition::new("container_names");
@@ -31,6 +37,34 @@ pub enum Refused {
     Failed(#[from] Error),
 }
 
+/// All that the database has.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Containers.
+    pub records: Vec<Record>,
+    /// Containers that cannot be served.
+    pub unserved: Vec<Unserved>,
+}
+
+/// A container whose record cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unserved {
+    /// Its id, as the database has it.
+    pub id: String,
+    /// Why.
+    pub why: Unreadable,
+    /// Its image, where the record tells: it is still in use.
+    pub image_id: Option<String>,
+}
+
+impl Unserved {
+    /// Another Arca can read it.
+    #[must_use]
+    pub fn is_newer(&self) -> bool {
+        matches!(self.why, Unreadable::Newer(_))
+    }
+}
+
 impl Store {
     /// Opens or makes the database at `path`.
     ///
@@ -38,7 +72,17 @@ impl Store {
     /// When it cannot be opened (damaged, locked by another daemon, disk).
     pub fn open(path: &Path) -> Result<Self> {
         let db = Database::create(path).map_err(|error| {
-            Error::system(format!("open the database {}: {error}", path.display())).because(error)
+            let remedy = match &error {
+                DatabaseError::DatabaseAlreadyOpen => "another process uses it: stop that one, or use another ARCA_HOME",
+                DatabaseError::UpgradeRequired(_) => "another version of Arca wrote it: use that one",
+                // redb also calls a file that is none of its own an I/O error.
+                DatabaseError::Storage(redb::StorageError::Io(io)) if io.raw_os_error().is_some() => "check the disk and the rights of ARCA_HOME",
+                _ => {
+                    "it is damaged: put a backup in its place, or move it away to start without containers (images stay; \
+                     their files stay in containers/ only if you copy that folder first)"
+                }
+            };
+            Error::system(format!("cannot open the database {}: {error}; {remedy}", path.display())).because(error)
         })?;
         let transaction = db.begin_write().map_err(failed)?;
         transaction.open_table(CONTAINERS).map_err(failed)?;
@@ -100,29 +144,82 @@ impl Store {
         .map_err(plain)
     }
 
-    /// All containers. One that cannot be read is an error: it must not silently vanish.
+    /// All containers. One whose record cannot be read is not served and not touched: its name becomes free, all else
+    /// stays as it is.
     ///
     /// # Errors
-    /// When the database fails, a record is damaged, or a newer Arca wrote it.
-    pub fn all(&self) -> Result<Vec<Record>> {
-        let transaction = self.db.begin_read().map_err(failed)?;
-        let table = transaction.open_table(CONTAINERS).map_err(failed)?;
-        let mut records = Vec::new();
-        for entry in table.iter().map_err(failed)? {
-            let (id, json) = entry.map_err(failed)?;
-            let record: Record = serde_json::from_slice(json.value()).map_err(|error| {
-                Error::system(format!("the stored container {} is damaged: {error}", id.value()))
-                    .because(error)
-            })?;
-            if record.version > VERSION {
-                return Err(Error::system(format!(
-                    "container {} was written by a newer Arca (record version {}, this one reads {VERSION}): upgrade Arca",
-                    record.id, record.version
-                )));
+    /// When the database fails.
+    pub fn load(&self) -> Result<Loaded> {
+        let mut loaded = Loaded::default();
+        let read = |loaded: &mut Loaded| -> Result<(), redb::Error> {
+            let transaction = self.db.begin_read()?;
+            for entry in transaction.open_table(CONTAINERS)?.iter()? {
+                let (id, json) = entry?;
+                match stored::parse(id.value(), json.value()) {
+                    Ok(record) => loaded.records.push(record),
+                    Err(why) => {
+                        let image_id = stored::image_id(json.value());
+                        loaded.unserved.push(Unserved { id: id.value().to_owned(), why, image_id });
+                    }
+                }
             }
-            records.push(record);
-        }
-        Ok(records)
+            Ok(())
+        };
+        read(&mut loaded).map_err(failed)?;
+        self.repair_names(&mut loaded)?;
+        Ok(loaded)
+    }
+
+    /// Makes the table of names that of the records: one name, one container.
+    fn repair_names(&self, loaded: &mut Loaded) -> Result<()> {
+        let mut right: BTreeMap<String, String> = BTreeMap::new();
+        loaded.records.retain(|record| match right.entry(record.name.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(record.id.clone());
+                true
+            }
+            Entry::Occupied(owner) => {
+                let why = format!("its name {:?} is that of container {}", record.name, owner.get());
+                let (id, image_id) = (record.id.clone(), Some(record.image_id.clone()));
+                loaded.unserved.push(Unserved { id, why: Unreadable::Damaged(why), image_id });
+                false
+            }
+        });
+        let newer: BTreeSet<&str> =
+            loaded.unserved.iter().filter(|u| u.is_newer()).map(|u| u.id.as_str()).collect();
+        self.write(|_, names| {
+            let mut present = BTreeMap::new();
+            for entry in names.iter().map_err(failed)? {
+                let (name, owner) = entry.map_err(failed)?;
+                present.insert(name.value().to_owned(), owner.value().to_owned());
+            }
+            // A newer Arca's containers keep their names: it may come back.
+            let kept = present.iter().filter(|(_, owner)| newer.contains(owner.as_str()));
+            for (name, owner) in kept {
+                right.entry(name.clone()).or_insert_with(|| owner.clone());
+            }
+            for (name, owner) in present.iter().filter(|(name, _)| !right.contains_key(*name)) {
+                tracing::warn!(name, owner, "the name of a container that cannot be read is free");
+                names.remove(name.as_str()).map_err(failed)?;
+            }
+            for (name, id) in right.iter().filter(|(name, id)| present.get(*name) != Some(id)) {
+                names.insert(name.as_str(), id.as_str()).map_err(failed)?;
+            }
+            Ok(())
+        })
+        .map_err(plain)
+    }
+
+    /// Drops the record of a container that was not served and whose files are gone.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn drop_unserved(&self, id: &str) -> Result<()> {
+        self.write(|containers, _| {
+            containers.remove(id).map_err(failed)?;
+            Ok(())
+        })
+        .map_err(plain)
     }
 
     fn write<T>(
@@ -166,7 +263,7 @@ fn plain(refused: Refused) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::record::tests::record;
+    use crate::engine::record::{VERSION, tests::record};
 
     #[test]
     fn names_are_unique_and_freed() {
@@ -183,18 +280,98 @@ mod tests {
         drop(store);
 
         let store = Store::open(&path).unwrap();
-        let names: Vec<String> = store.all().unwrap().into_iter().map(|record| record.name).collect();
-        assert_eq!(names, ["cache", "db"]);
+        assert_eq!(loaded(&store).0, ["cache", "db"]);
         store.insert(&record("d", "web")).unwrap();
     }
 
+    /// What is in a store.
+    fn loaded(store: &Store) -> (Vec<String>, Vec<String>) {
+        let loaded = store.load().unwrap();
+        let names = loaded.records.into_iter().map(|record| record.name).collect();
+        (names, loaded.unserved.into_iter().map(|unserved| unserved.id).collect())
+    }
+
+    fn put_raw(store: &Store, id: &str, bytes: &[u8]) {
+        let write = store.write(|containers, _| {
+            containers.insert(id, bytes).map_err(failed)?;
+            Ok(())
+        });
+        write.unwrap();
+    }
+
+    /// SPEC D12
     #[test]
-    fn a_newer_record_is_refused() {
+    fn a_damaged_record_keeps_nobody_else_from_being_served() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.redb");
+        let store = Store::open(&path).unwrap();
+        for (id, name) in [("a", "web"), ("b", "db"), ("c", "cache"), ("d", "later")] {
+            store.insert(&record(id, name)).unwrap();
+        }
+        let mut newer = record("d", "later");
+        newer.version = VERSION + 1;
+        store.update(&newer).unwrap();
+        put_raw(&store, "b", b"{\"version\":1,\"id\":\"b\",\"na");
+        let mut twin = record("e", "web");
+        twin.version = VERSION;
+        put_raw(&store, "e", &serde_json::to_vec(&twin).unwrap());
+        assert_eq!(
+            loaded(&store),
+            (vec!["web".into(), "cache".into()], vec!["b".into(), "d".into(), "e".into()])
+        );
+        // The name of the damaged one is free, the newer one's is not, and nothing is lost.
+        store.insert(&record("f", "db")).unwrap();
+        assert!(
+            matches!(store.insert(&record("9", "later")), Err(Refused::NameTaken(owner)) if owner == "d")
+        );
+        drop(store);
+        let store = Store::open(&path).unwrap();
+        assert_eq!(loaded(&store).1, ["b", "d", "e"]);
+        store.drop_unserved("b").unwrap();
+        assert_eq!(loaded(&store).1, ["d", "e"]);
+    }
+
+    #[test]
+    fn names_follow_the_records() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("store.redb")).unwrap();
-        let mut newer = record("a", "web");
-        newer.version = VERSION + 1;
-        store.insert(&newer).unwrap();
-        assert!(store.all().unwrap_err().message.contains("newer Arca"));
+        put_raw(&store, "a", &serde_json::to_vec(&record("a", "web")).unwrap());
+        store.load().unwrap();
+        assert!(matches!(store.insert(&record("b", "web")), Err(Refused::NameTaken(owner)) if owner == "a"));
+    }
+
+    /// SPEC D1
+    #[test]
+    fn what_was_answered_is_there_after_a_kill() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, copy) = (dir.path().join("store.redb"), dir.path().join("copy.redb"));
+        let store = Store::open(&path).unwrap();
+        for n in 0..20 {
+            store.insert(&record(&format!("{n:x}"), &format!("name{n}"))).unwrap();
+            // What a SIGKILL leaves: the file as it is, never closed.
+            std::fs::copy(&path, &copy).unwrap();
+            assert_eq!(Store::open(&copy).unwrap().load().unwrap().records.len(), n + 1);
+        }
+    }
+
+    /// SPEC D13
+    #[test]
+    fn a_damaged_database_says_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.redb");
+        std::fs::write(&path, "no database at all\n".repeat(1000)).unwrap();
+        let message = Store::open(&path).unwrap_err().message;
+        assert!(message.contains("store.redb") && message.contains("move it away"), "{message}");
+        std::fs::remove_file(&path).unwrap();
+        let store = Store::open(&path).unwrap();
+        let message = Store::open(&path).unwrap_err().message;
+        assert!(message.contains("another process uses it"), "{message}");
+        drop(store);
+        let whole = std::fs::read(&path).unwrap();
+        for length in [1, 100, 4096, whole.len() / 2] {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            let message = Store::open(&path).unwrap_err().message;
+            assert!(message.contains("move it away"), "{length}: {message}");
+        }
     }
 }
