@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 
-use crate::error::{Error, Result};
+use crate::error::{Bound, Error, Result};
 use crate::tarball::Content;
 
 /// EROFS block size; also the page size of every guest we boot.
@@ -73,7 +73,7 @@ impl DataArea {
         xattrs: usize,
     ) -> Result<Stored> {
         if !self.has_room(size.div_ceil(BLOCK)) {
-            return Err(Error::limit(name, "bytes", self.max_blocks * BLOCK));
+            return Err(Error::limit(name, Bound::Bytes, self.max_blocks * BLOCK));
         }
         let tail_len = (size % BLOCK) as usize;
         let inline = tail_len > 0 && tail_len + xattrs <= INLINE_ROOM && tail_len <= self.inline_left;
@@ -115,8 +115,16 @@ impl DataArea {
     /// A file is gone: its blocks stay in the image but need no space on the host.
     pub(crate) fn forget(&mut self, stored: &Stored) {
         self.inline_left += stored.tail.as_ref().map_or(0, |tail| tail.len());
-        if stored.blocks > 0 {
-            self.dead.push((stored.block, stored.blocks));
+        if stored.blocks == 0 {
+            return;
+        }
+        // A name that is given again and again leaves one run, not millions.
+        match self.dead.last_mut() {
+            Some((block, blocks)) if u64::from(*block) + u64::from(*blocks) == u64::from(stored.block) => {
+                // Both are parts of one image, whose blocks fit 32 bits.
+                *blocks += stored.blocks;
+            }
+            _ => self.dead.push((stored.block, stored.blocks)),
         }
     }
 

@@ -22,8 +22,8 @@ pub enum Error {
     Limit {
         /// The entry at which the limit was hit.
         entry: String,
-        /// What is counted: "bytes", "inodes", ...
-        what: &'static str,
+        /// What is counted.
+        what: Bound,
         /// The largest allowed count.
         limit: u64,
     },
@@ -75,6 +75,23 @@ pub enum Error {
         /// The template being written.
         path: PathBuf,
     },
+}
+
+/// What [`crate::Limits`] count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Bound {
+    /// [`crate::Limits::max_bytes`], of the disk or of the archive itself.
+    #[error("bytes")]
+    Bytes,
+    /// [`crate::Limits::max_inodes`]
+    #[error("files")]
+    Inodes,
+    /// [`crate::Limits::max_entries`]
+    #[error("archive entries")]
+    Entries,
+    /// [`crate::Limits::max_metadata_bytes`]
+    #[error("bytes of names and attributes")]
+    Metadata,
 }
 
 /// What is wrong with one layer entry.
@@ -143,7 +160,7 @@ impl Error {
         Self::Entry { entry: printable(name), fault }
     }
 
-    pub(crate) fn limit(name: &[u8], what: &'static str, limit: u64) -> Self {
+    pub(crate) fn limit(name: &[u8], what: Bound, limit: u64) -> Self {
         Self::Limit { entry: printable(name), what, limit }
     }
 }

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use crate::data::DataArea;
-use crate::error::{Error, Fault, Result};
+use crate::error::{Bound, Error, Fault, Result};
 use crate::limits::Limits;
 use crate::path::components;
 use crate::tarball::{Entry, EntryKind, TarReader};
@@ -78,8 +78,10 @@ impl Applier<'_> {
             }
             EntryKind::File => {
                 let mut content = tar.content(entry);
+                let stored = self.data.store(&entry.path, &mut content, entry.size, xattrs.encoded_len())?;
+                // What was stored is within the limits, so the sum cannot overflow.
                 self.stats.file_bytes += entry.size;
-                Kind::File(self.data.store(&entry.path, &mut content, entry.size, xattrs.encoded_len())?)
+                Kind::File(stored)
             }
             EntryKind::Symlink => Kind::Symlink(self.symlink(entry).map_err(fault)?),
             EntryKind::CharDevice => Kind::CharDevice(device(entry).map_err(fault)?),
@@ -148,10 +150,10 @@ impl Applier<'_> {
             self.data.forget(&stored);
         }
         if self.tree.live() > self.limits.max_inodes {
-            return Err(Error::limit(&entry.path, "inodes", self.limits.max_inodes));
+            return Err(Error::limit(&entry.path, Bound::Inodes, self.limits.max_inodes));
         }
         if self.tree.weight > self.limits.max_metadata_bytes {
-            return Err(Error::limit(&entry.path, "metadata bytes", self.limits.max_metadata_bytes));
+            return Err(Error::limit(&entry.path, Bound::Metadata, self.limits.max_metadata_bytes));
         }
         Ok(())
     }

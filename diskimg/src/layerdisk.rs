@@ -5,7 +5,7 @@ use std::io::Read;
 
 use crate::data::DataArea;
 use crate::erofs::{self, Summary};
-use crate::error::{Error, Result};
+use crate::error::{Bound, Error, Result};
 use crate::layer::{Applier, LayerStats};
 use crate::limits::Options;
 use crate::tarball::TarReader;
@@ -65,8 +65,8 @@ impl LayerDisk {
         }
         self.failed = true;
         self.layers += 1;
-        let mut tar = TarReader::new(tar);
         let limits = self.options.limits;
+        let mut tar = TarReader::new(tar, limits.max_bytes);
         let mut applier = Applier {
             tree: &mut self.tree,
             data: &mut self.data,
@@ -78,12 +78,12 @@ impl LayerDisk {
         while let Some(entry) = tar.next_entry()? {
             self.entries += 1;
             if self.entries > limits.max_entries {
-                return Err(Error::limit(&entry.path, "archive entries", limits.max_entries));
+                return Err(Error::limit(&entry.path, Bound::Entries, limits.max_entries));
             }
             applier.entry(&mut tar, &entry)?;
             applier.check_limits(&entry)?;
         }
-        tar.drain(limits.max_bytes)?;
+        tar.drain()?;
         let stats = applier.stats;
         self.failed = false;
         Ok(stats)

@@ -18,7 +18,7 @@ mod tree;
 mod xattr;
 
 pub use erofs::Summary;
-pub use error::{Error, Fault, Result};
+pub use error::{Bound, Error, Fault, Result};
 pub use ext4::{DEFAULT_SIZE, ext4_template};
 pub use layer::LayerStats;
 pub use layerdisk::LayerDisk;

@@ -23,9 +23,19 @@ struct Xattr {
     value: Box<[u8]>,
 }
 
+impl Xattr {
+    fn encoded_len(&self) -> usize {
+        (4 + self.name.len() + self.value.len()).next_multiple_of(4)
+    }
+}
+
 /// The attributes of one inode, sorted, so that equal layers give equal images.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Xattrs(Vec<Xattr>);
+pub(crate) struct Xattrs {
+    all: Vec<Xattr>,
+    /// Encoded bytes of `all`, kept so that thousands of attributes cost no quadratic time.
+    encoded: usize,
+}
 
 impl Xattrs {
     /// Takes an attribute by its full name. `Ok(false)`: left out on purpose, namely
@@ -55,33 +65,33 @@ impl Xattrs {
 
     fn set(&mut self, index: u8, name: &[u8], value: &[u8]) {
         let xattr = Xattr { index, name: name.into(), value: value.into() };
-        match self.0.binary_search_by(|x| (x.index, &*x.name).cmp(&(index, name))) {
-            Ok(at) => self.0[at] = xattr,
-            Err(at) => self.0.insert(at, xattr),
+        self.encoded += xattr.encoded_len();
+        match self.all.binary_search_by(|x| (x.index, &*x.name).cmp(&(index, name))) {
+            Ok(at) => {
+                self.encoded -= self.all[at].encoded_len();
+                self.all[at] = xattr;
+            }
+            Err(at) => self.all.insert(at, xattr),
         }
     }
 
     /// Bytes in memory, for the metadata limit.
     pub(crate) fn weight(&self) -> u64 {
-        self.0.iter().map(|x| (x.name.len() + x.value.len() + size_of::<Xattr>()) as u64).sum()
+        self.all.iter().map(|x| (x.name.len() + x.value.len() + size_of::<Xattr>()) as u64).sum()
     }
 
     /// Bytes behind the inode: 0 without attributes, else a multiple of 4.
     pub(crate) fn encoded_len(&self) -> usize {
-        if self.0.is_empty() {
-            return 0;
-        }
-        IBODY_HEADER
-            + self.0.iter().map(|x| (4 + x.name.len() + x.value.len()).next_multiple_of(4)).sum::<usize>()
+        if self.all.is_empty() { 0 } else { IBODY_HEADER + self.encoded }
     }
 
     /// Appends `struct erofs_xattr_ibody_header` and the inline entries.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        if self.0.is_empty() {
+        if self.all.is_empty() {
             return;
         }
         out.extend_from_slice(&[0; IBODY_HEADER]);
-        for x in &self.0 {
+        for x in &self.all {
             // insert() bounds both lengths.
             out.push(x.name.len() as u8);
             out.push(x.index);

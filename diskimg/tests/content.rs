@@ -6,7 +6,7 @@ mod common;
 
 use common::archive::Archive;
 use common::build;
-use diskimg::{Error, Fault, LayerDisk, Limits, Options};
+use diskimg::{Bound, Error, Fault, LayerDisk, Limits, Options};
 use tar::EntryType;
 
 /// Bytes that no two blocks share.
@@ -206,13 +206,13 @@ fn limits_stop_bombs_before_they_cost() {
     let default = Limits::default();
     // A header that promises a terabyte is refused before a byte of it is read.
     let huge = Archive::new().raw(EntryType::Regular, b"huge", b"", |h| h.set_size(1 << 40)).done();
-    assert_eq!(what(huge, default), "bytes");
+    assert_eq!(what(huge, default), Bound::Bytes);
     let many = (0..50).fold(Archive::new(), |archive, i| archive.file(&format!("{i}"), b"")).done();
-    assert_eq!(what(many.clone(), Limits { max_inodes: 40, ..default }), "inodes");
-    assert_eq!(what(many.clone(), Limits { max_entries: 40, ..default }), "archive entries");
-    assert_eq!(what(many, Limits { max_metadata_bytes: 4000, ..default }), "metadata bytes");
+    assert_eq!(what(many.clone(), Limits { max_inodes: 40, ..default }), Bound::Inodes);
+    assert_eq!(what(many.clone(), Limits { max_entries: 40, ..default }), Bound::Entries);
+    assert_eq!(what(many, Limits { max_metadata_bytes: 4000, ..default }), Bound::Metadata);
     let parents = Archive::new().file(&"d/".repeat(1000), b"").done();
-    assert_eq!(what(parents, Limits { max_inodes: 100, ..default }), "inodes");
+    assert_eq!(what(parents, Limits { max_inodes: 100, ..default }), Bound::Inodes);
     let pax = Archive::new().raw(EntryType::XHeader, b"x", b"", |h| h.set_size(1 << 40)).done();
     assert!(matches!(build(&[pax], Options::bottom()), Err(Error::Tar { .. })));
 }

@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use sha2::{Digest, Sha256};
 
 use crate::data::{BLOCK, DataArea};
-use crate::error::{Error, Result};
+use crate::error::{Bound, Error, Result};
 use crate::tree::{Kind, ROOT, Tree};
 use inode::FLAT_INLINE;
 use plan::{Plan, Planned};
@@ -37,7 +37,7 @@ pub struct Summary {
 pub(crate) fn write(tree: &Tree, mut data: DataArea) -> Result<Summary> {
     let plan = Plan::new(tree, data.next_block());
     if !data.has_room(plan.own_blocks + plan.meta_blocks) {
-        return Err(Error::limit(b"(metadata)", "bytes", data.max_blocks() * BLOCK));
+        return Err(Error::limit(b"(metadata)", Bound::Bytes, data.max_blocks() * BLOCK));
     }
     for planned in plan.inodes.iter().filter(|planned| planned.own_blocks > 0) {
         let content = own_content(tree, &plan, planned);

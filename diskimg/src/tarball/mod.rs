@@ -8,7 +8,7 @@ mod sparse;
 
 use std::io::{self, Read};
 
-use crate::error::{Error, Fault, Result};
+use crate::error::{Bound, Error, Fault, Result};
 pub(crate) use content::Content;
 use sparse::{PaxSparse, SparseMap};
 
@@ -66,14 +66,16 @@ struct Pending {
 pub(crate) struct TarReader<R> {
     src: R,
     offset: u64,
+    /// Most bytes read: extended headers and padding cost time too, and nothing else counts them.
+    max: u64,
     /// Stored bytes of the current entry that were not read yet, and the padding behind them.
     remaining: u64,
     padding: u64,
 }
 
 impl<R: Read> TarReader<R> {
-    pub(crate) fn new(src: R) -> Self {
-        Self { src, offset: 0, remaining: 0, padding: 0 }
+    pub(crate) fn new(src: R, max: u64) -> Self {
+        Self { src, offset: 0, max, remaining: 0, padding: 0 }
     }
 
     /// The next entry, or `None` at the end of the archive. What was not read of the last one is skipped.
@@ -104,19 +106,10 @@ impl<R: Read> TarReader<R> {
     }
 
     /// Reads the stream to its end, so that a digest taken on the way covers all of it.
-    pub(crate) fn drain(&mut self, max: u64) -> Result<()> {
+    pub(crate) fn drain(&mut self) -> Result<()> {
         let mut buf = vec![0; 64 << 10];
-        let mut total = 0;
-        loop {
-            let n = self.read_some(&mut buf)?;
-            total += n as u64;
-            if n == 0 {
-                return Ok(());
-            }
-            if total > max {
-                return Err(self.bad("endless data behind the archive"));
-            }
-        }
+        while self.read_some(&mut buf)? > 0 {}
+        Ok(())
     }
 
     /// Content of the entry that `next_entry` gave last; holes read as zeros.
@@ -339,7 +332,10 @@ impl<R: Read> TarReader<R> {
         loop {
             match self.src.read(buf) {
                 Ok(n) => {
-                    self.offset += n as u64;
+                    self.offset = self.offset.saturating_add(n as u64);
+                    if self.offset > self.max {
+                        return Err(Error::limit(b"(archive)", Bound::Bytes, self.max));
+                    }
                     return Ok(n);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

@@ -20,8 +20,11 @@ pub(crate) const ROOT: Id = 0;
 /// Deepest nesting of directories; no path could name more, and recursion stays bounded.
 pub(crate) const MAX_DEPTH: usize = 2048;
 
-/// Fixed cost of an inode and its name in memory, for the metadata limit.
-const NODE_WEIGHT: u64 = 160;
+/// Memory of an inode and of its place in the image, for the metadata limit.
+const NODE_WEIGHT: u64 = 320;
+
+/// Memory of a name, in its directory and while that is written.
+const NAME_WEIGHT: u64 = 120;
 
 /// Permission bits, owner, time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +72,8 @@ pub(crate) struct Dir {
     pub(crate) entries: BTreeMap<Box<[u8]>, Name>,
     /// Hides the directory of the same path in the disks below.
     pub(crate) opaque: bool,
+    /// The layer that left nothing of lower layers in here: to look again would be quadratic.
+    pruned: u32,
 }
 
 /// What a name points to.
@@ -181,7 +186,7 @@ impl Tree {
         xattrs: Xattrs,
         opaque: bool,
     ) -> Id {
-        let dir = Dir { entries: BTreeMap::new(), opaque };
+        let dir = Dir { entries: BTreeMap::new(), opaque, pruned: layer };
         self.put(parent, name, layer, meta, xattrs, Kind::Dir(dir))
     }
 
@@ -228,9 +233,9 @@ impl Tree {
         self.get_mut(id).names += 1;
         let Kind::Dir(dir) = &mut self.get_mut(parent).kind else { return };
         let old = dir.entries.insert(name.into(), Name { id, layer });
-        self.weight += name.len() as u64;
+        self.weight += name_weight(name);
         if let Some(old) = old {
-            self.weight -= name.len() as u64;
+            self.weight -= name_weight(name);
             self.drop_name(old.id);
         }
     }
@@ -247,7 +252,7 @@ impl Tree {
     fn unlink(&mut self, parent: Id, name: &[u8]) {
         let Kind::Dir(dir) = &mut self.get_mut(parent).kind else { return };
         if let Some(old) = dir.entries.remove(name) {
-            self.weight -= name.len() as u64;
+            self.weight -= name_weight(name);
             self.drop_name(old.id);
         }
     }
@@ -266,7 +271,7 @@ impl Tree {
             match kind {
                 Kind::Dir(dir) => {
                     for (name, target) in dir.entries {
-                        self.weight -= name.len() as u64;
+                        self.weight -= name_weight(&name);
                         doomed.push(target.id);
                     }
                 }
@@ -276,6 +281,10 @@ impl Tree {
             self.free.push(id);
         }
     }
+}
+
+fn name_weight(name: &[u8]) -> u64 {
+    NAME_WEIGHT + name.len() as u64
 }
 
 fn kind_weight(kind: &Kind) -> u64 {

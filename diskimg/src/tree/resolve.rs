@@ -12,6 +12,9 @@ use crate::xattr::Xattrs;
 
 /// Linux's MAXSYMLINKS.
 const MAX_SYMLINKS: usize = 40;
+/// Path components that symlinks may add to one path: forty targets of two thousand components each would make
+/// every entry below them cost milliseconds.
+const MAX_STEPS: usize = 1024;
 
 /// What to do about a parent that is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +37,7 @@ impl Tree {
     ) -> Result<Option<Id>, Fault> {
         let mut stack = vec![ROOT];
         let mut todo: Vec<Box<[u8]>> = path.iter().rev().map(|&part| part.into()).collect();
-        let mut links = 0;
+        let (mut links, mut steps) = (0, 0);
         while let Some(part) = todo.pop() {
             match &*part {
                 b"" | b"." => continue,
@@ -62,7 +65,13 @@ impl Tree {
                     if target.starts_with(b"/") {
                         stack.truncate(1);
                     }
-                    todo.extend(target.rsplit(|&b| b == b'/').map(Box::from));
+                    let before = todo.len();
+                    let parts = target.rsplit(|&b| b == b'/').filter(|part| !matches!(part, [] | [b'.']));
+                    todo.extend(parts.map(Box::from));
+                    steps += todo.len() - before;
+                    if steps > MAX_STEPS {
+                        return Err(Fault::SymlinkLoop);
+                    }
                     continue;
                 }
                 Some((_, Kind::Whiteout)) | None => {}

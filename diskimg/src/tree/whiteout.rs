@@ -45,21 +45,29 @@ impl Tree {
         }
     }
 
-    /// Removes all names below `dir` that lower layers gave. Depth is bounded by `MAX_DEPTH`.
+    /// Removes all names below `dir` that lower layers gave.
     fn prune(&mut self, dir: Id, layer: u32) {
-        let Some(names) = self.dir(dir).map(|dir| dir.entries.clone()) else { return };
-        for (name, there) in names {
-            if self.dir(there.id).is_some() {
-                self.prune(there.id, layer);
+        // Top down, so that the way back sees each directory after all below it.
+        let mut order = Vec::new();
+        let mut todo = vec![dir];
+        while let Some(id) = todo.pop() {
+            let Kind::Dir(dir) = &mut self.get_mut(id).kind else { continue };
+            if std::mem::replace(&mut dir.pruned, layer) != layer {
+                order.push(id);
+                todo.extend(dir.entries.values().map(|name| name.id));
             }
-            if there.layer == layer {
-                continue;
-            }
-            if self.dir(there.id).is_some_and(|dir| !dir.entries.is_empty()) {
-                // It holds something of this layer, which does not describe the directory itself.
-                self.make_implicit(dir, &name, there.id, layer);
-            } else {
-                self.unlink(dir, &name);
+        }
+        for &id in order.iter().rev() {
+            let Some(dir) = self.dir(id) else { continue };
+            let old = dir.entries.iter().filter(|(_, to)| to.layer != layer);
+            let old: Vec<_> = old.map(|(name, to)| (name.clone(), to.id)).collect();
+            for (name, there) in old {
+                if self.dir(there).is_some_and(|dir| !dir.entries.is_empty()) {
+                    // It holds something of this layer, which does not describe the directory itself.
+                    self.make_implicit(id, &name, there, layer);
+                } else {
+                    self.unlink(id, &name);
+                }
             }
         }
     }
