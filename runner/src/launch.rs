@@ -30,6 +30,23 @@ const STATUS: Duration = Duration::from_secs(2);
 /// Pause between two tries to reach a starting runner.
 const RETRY: Duration = Duration::from_millis(2);
 
+/// In a runner's environment: the pid of the daemon that started it.
+const LAUNCHER: &str = "ARCA_LAUNCHER";
+
+/// Whether the daemon that started this runner has ended. Asked once the lock is held: a later daemon finds the lock, or
+/// this runner finds that it is an orphan; there is no moment in which a runner could be missed.
+pub(crate) fn is_orphan() -> bool {
+    let launcher = std::env::var(LAUNCHER).ok().and_then(|pid| pid.parse().ok());
+    let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
+    launcher.is_some_and(|launcher: i32| parent != Some(launcher))
+}
+
+/// Identity of the VM whose runner lives in `run_dir`, if one does.
+#[must_use]
+pub fn resident(run_dir: &Path) -> Option<String> {
+    lock::owner(run_dir).map(|owner| owner.vm_id)
+}
+
 /// A living runner. Cheap to clone; dropping it changes nothing for the runner.
 #[derive(Debug, Clone)]
 pub struct Handle {
@@ -59,9 +76,12 @@ pub async fn launch(arca: &Path, spec: &VmSpec) -> Result<Handle, Error> {
     let out = log().map_err(Error::file("open", &log_path))?;
     let err = log().map_err(Error::file("open", &log_path))?;
     let mut child = Command::new(arca)
+        // For lists of processes: the path may be that of the daemon's image.
+        .arg0("arca")
         .arg("runner")
         .arg("--spec")
         .arg(&spec_path)
+        .env(LAUNCHER, std::process::id().to_string())
         .current_dir(&spec.run_dir)
         .stdin(Stdio::null())
         .stdout(out)

@@ -24,7 +24,7 @@ pub mod vmm;
 
 pub use error::Error;
 pub use exit::{ExitRecord, read_exit};
-pub use launch::{Handle, adopt, launch};
+pub use launch::{Handle, adopt, launch, resident};
 pub use serve::serve;
 pub use spec::{Accelerator, DISK_SLOTS, Disk, VmSpec};
 pub use vmm::probe::pick_accelerator;

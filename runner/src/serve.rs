@@ -28,6 +28,7 @@ use crate::{
     container::{KILLED, record_exit},
     exit,
     guest::call,
+    launch::is_orphan,
     lock::Lock,
     runner::Runner,
     service::Service,
@@ -82,6 +83,9 @@ fn prepare(spec_path: &Path) -> Result<(VmSpec, Lock), Error> {
         std::fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
     }
     let lock = Lock::take(&spec.run_dir, &spec.vm_id)?;
+    if is_orphan() {
+        return Err(Error::Lost("the daemon that wanted it has ended".into()));
+    }
     exit::clear_exit(&spec.state_dir)?;
     // Short, relative socket paths: a socket's address has 108 bytes.
     std::env::set_current_dir(&spec.run_dir).map_err(Error::file("enter", &spec.run_dir))?;

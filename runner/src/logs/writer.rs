@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -27,17 +28,23 @@ pub(crate) struct LogWriter {
     buffer: Vec<u8>,
     /// The last write failed: told once, not for every line.
     failing: bool,
+    /// The file ends in half an entry (a full disk, a runner that was killed): the next entry begins a line of its own.
+    torn: bool,
 }
 
 impl LogWriter {
     /// Opens the log at `path` for appending, or creates it.
     pub(crate) fn open(path: &Path, max_size: u64, max_file: u32) -> Result<Self, Error> {
-        let open = || -> io::Result<(File, u64)> {
-            let file = OpenOptions::new().create(true).append(true).open(path)?;
+        let open = || -> io::Result<(File, u64, bool)> {
+            let file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
             let size = file.metadata()?.len();
-            Ok((file, size))
+            let mut last = *b"\n";
+            if size > 0 {
+                file.read_exact_at(&mut last, size - 1)?;
+            }
+            Ok((file, size, last != *b"\n"))
         };
-        let (file, size) = open().map_err(Error::file("open", path))?;
+        let (file, size, torn) = open().map_err(Error::file("open", path))?;
         Ok(Self {
             path: path.to_owned(),
             file,
@@ -48,6 +55,7 @@ impl LogWriter {
             stderr: Lines::new(LogStream::Stderr),
             buffer: Vec::new(),
             failing: false,
+            torn,
         })
     }
 
@@ -96,7 +104,13 @@ impl LogWriter {
                 until_full(entries, self.max_size - self.size)
             };
             let (now, later) = entries.split_at(take);
+            if self.torn {
+                self.file.write_all(b"\n")?;
+                self.size += 1;
+            }
+            self.torn = true;
             self.file.write_all(now)?;
+            self.torn = false;
             self.size += now.len() as u64;
             entries = later;
         }
@@ -166,6 +180,22 @@ mod tests {
         drop(log);
         LogWriter::open(&path, 0, 1).unwrap().write(LogStream::Stderr, b"again\n");
         assert_eq!(texts(&path).last().unwrap(), "again\n");
+    }
+
+    /// SPEC D10
+    #[test]
+    fn half_an_entry_spoils_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.log");
+        LogWriter::open(&path, 0, 1).unwrap().write(LogStream::Stdout, b"one\n");
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"log\":\"tw").unwrap();
+        let mut log = LogWriter::open(&path, 0, 1).unwrap();
+        log.write(LogStream::Stdout, b"three\n");
+        log.write(LogStream::Stdout, b"four\n");
+        let text = fs::read(&path).unwrap();
+        let lines = text.split_inclusive(|byte| *byte == b'\n');
+        let whole: Vec<_> = lines.filter_map(|line| Some(super::super::entry::decode(line).ok()?.line)).collect();
+        assert_eq!(whole, ["one\n", "three\n", "four\n"]);
     }
 
     #[test]
