@@ -13,6 +13,9 @@ const MAX_ID: u32 = i32::MAX as u32;
 /// Most bytes read of a passwd or group file: it comes from an image.
 const MAX_FILE: u64 = 4 << 20;
 
+/// Longest user name in a table.
+const MAX_SHOWN: usize = 256;
+
 /// Who a process runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Account {
@@ -103,10 +106,11 @@ pub(crate) fn resolve(root: &Path, user: &str, additional: &[String]) -> Result<
     Ok(Account { uid, gid, home, additional_gids })
 }
 
-/// The names of the uids of a container, for tables of processes; the first entry of a uid names it.
+/// The names of the uids of a container, for tables of processes; the first entry of a uid names it. Names longer than
+/// useradd(8) takes are not shown: every row would repeat them.
 pub(crate) fn names(root: &Path) -> std::collections::HashMap<u32, String> {
     let mut names = std::collections::HashMap::new();
-    for user in passwd(root) {
+    for user in passwd(root).into_iter().filter(|user| user.name.len() <= MAX_SHOWN) {
         names.entry(user.uid).or_insert(user.name);
     }
     names

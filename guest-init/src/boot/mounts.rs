@@ -42,8 +42,13 @@ fn special(kind: &str, target: &str, flags: MsFlags, data: &str) -> io::Result<(
 }
 
 /// The initramfs is the kernel's rootfs, which pivot_root(2) refuses to leave: move onto a bind mount of it.
+/// Both are read-only: the program of PID 1, which a container run with `--init` executes as well, is in it.
 fn leave_rootfs() -> io::Result<()> {
-    fs::create_dir_all("/run")?;
+    for folder in ["/proc", "/sys", "/dev", "/run"] {
+        fs::create_dir_all(folder)?;
+    }
+    let read_only = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    mount(None::<&str>, "/", None::<&str>, read_only, None::<&str>)?;
     mount(Some("/"), "/run", None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     std::env::set_current_dir("/run")?;
     mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)?;

@@ -87,7 +87,8 @@ impl Cgroup {
     /// Process IDs, as PID 1 sees them.
     pub(crate) fn pids(&self) -> Vec<i32> {
         let procs = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
-        procs.lines().filter_map(|line| line.parse().ok()).collect()
+        // 0 is a process out of sight; to kill(2) it would mean ourselves.
+        procs.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect()
     }
 
     /// How often the OOM killer came.

@@ -1,6 +1,7 @@
 //! Containers: a root, a cgroup, namespaces and processes.
 
 pub(crate) mod cgroup;
+mod devices;
 pub(crate) mod disks;
 pub(crate) mod registry;
 mod rootfs;
@@ -42,6 +43,9 @@ pub(crate) enum ContainerError {
     /// Its cgroup.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// The filter of its devices.
+    #[error("restrict devices: {0}")]
+    Devices(#[source] io::Error),
     /// Its network namespace.
     #[error("make network namespace: {0}")]
     Network(#[source] io::Error),
@@ -100,6 +104,9 @@ impl Container {
         let cgroup = self.cgroup.insert(Cgroup::create(&self.request.container_id)?);
         if let Some(resources) = &self.request.resources {
             cgroup.apply(resources)?;
+        }
+        if !self.request.privileged {
+            devices::restrict(cgroup.path(), &self.request.devices).map_err(ContainerError::Devices)?;
         }
         if self.network.is_none() {
             self.network = Some(Arc::new(new_network().map_err(ContainerError::Network)?));

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use proto::sandbox::{Change, change::Kind};
 use rustix::fs::FileType;
+use rustix::io::Errno;
 
 use super::FilesError;
 use super::node::Node;
-use super::root::{Root, join, names};
+use super::root::{MAX_NAMES, NAME_COST, Root, join, names};
 
 /// Lists changes as `docker diff` does: a directory before its content, names sorted, the directory of an added or deleted
 /// file listed as modified.
@@ -36,6 +37,9 @@ pub(crate) fn changes(
             continue;
         };
         let path = join_absolute(&directory.view.path, &name);
+        if list.size > MAX_NAMES {
+            return Err(FilesError::at(&path, Errno::TOOBIG));
+        }
         if managed.contains(path.as_slice()) {
             continue;
         }
@@ -66,12 +70,21 @@ pub(crate) fn changes(
             let opaque = node.is_opaque();
             let layers_below =
                 lower.filter(|lower| lower.node.is_directory()).map_or_else(Vec::new, |l| l.layers);
+            let node_path = path.clone();
             let view = View { path, layers: layers_below };
-            let Ok(mut below) = view.visit_node(&node) else { continue };
+            let mut below = match view.visit_node(&node) {
+                Ok(below) => below,
+                Err(Errno::TOOBIG) => return Err(FilesError::at(node_path, Errno::TOOBIG)),
+                Err(_) => continue,
+            };
             if opaque {
                 below.hide_lower(&layers);
             }
             todo.push(below);
+            let waiting: usize = todo.iter().map(|directory| directory.names.len()).sum();
+            if waiting * 2 * NAME_COST > MAX_NAMES {
+                return Err(FilesError::at(node_path, Errno::TOOBIG));
+            }
         }
     }
     Ok(list.changes)
@@ -157,6 +170,8 @@ struct List {
     listed: HashSet<Vec<u8>>,
     /// Directories that changed, but are not in the list as that may be the work of managed files only.
     held: HashMap<Vec<u8>, Kind>,
+    /// Memory all that takes.
+    size: usize,
 }
 
 impl List {
@@ -175,6 +190,7 @@ impl List {
 
     fn push(&mut self, path: Vec<u8>, kind: Kind) {
         let text = String::from_utf8_lossy(&path).into_owned();
+        self.size += text.len() + path.len() + NAME_COST;
         self.changes.push(Change { kind: kind.into(), path: text });
         self.listed.insert(path);
     }

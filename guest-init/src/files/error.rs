@@ -34,6 +34,9 @@ pub(crate) enum FilesError {
     /// The receiver or sender of the stream went away, or writing to it failed: `ABORTED`.
     #[error("archive stream ended early: {0}")]
     Stream(#[source] io::Error),
+    /// A tree has more names than the guest keeps in memory: `RESOURCE_EXHAUSTED`.
+    #[error("{0}: too many files to be listed")]
+    TooMany(String),
     /// The kernel refused: `INTERNAL` (`RESOURCE_EXHAUSTED` when [`FilesError::is_full`]).
     #[error("{0}: {1}")]
     Io(String, #[source] io::Error),
@@ -46,6 +49,7 @@ impl FilesError {
         match errno {
             Errno::NOENT => Self::NotFound(path),
             Errno::NOTDIR => Self::NotADirectory(path),
+            Errno::TOOBIG => Self::TooMany(path),
             other => Self::Io(path, other.into()),
         }
     }

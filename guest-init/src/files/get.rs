@@ -6,11 +6,12 @@ use std::path::Path;
 
 use proto::sandbox::PathStat;
 use rustix::fs::{FileType, major, minor};
+use rustix::io::Errno;
 use tar::{Builder, EntryType, Header};
 
 use super::FilesError;
 use super::node::Node;
-use super::root::{Root, join, names};
+use super::root::{MAX_NAMES, NAME_COST, Root, join, names};
 use super::stat::{absolute, base, describe};
 
 /// The attribute docker carries in archives.
@@ -59,7 +60,9 @@ impl Source {
         // Depth first with the names to come; a directory's own descriptor is closed before its children are visited.
         let mut todo = vec![(name.as_bytes().to_vec(), self.path.clone().into_bytes())];
         let mut first = Some(self.node);
+        let mut held = 0;
         while let Some((name, path)) = todo.pop() {
+            held -= cost(&name, &path).min(held);
             let top = first.is_some();
             let Ok(node) = first.take().map_or_else(|| self.root.node(&path), Ok) else { continue };
             match archive.append(&name, &node) {
@@ -72,16 +75,25 @@ impl Source {
             }
             let children = match node.list().and_then(|directory| names(&directory)) {
                 Ok(children) => children,
-                Err(errno) if top => return Err(FilesError::at(&path, errno)),
+                Err(errno) if top || errno == Errno::TOOBIG => return Err(FilesError::at(&path, errno)),
                 Err(_) => continue,
             };
             for child in children.into_iter().rev() {
-                todo.push((join_name(&name, &child), join(&path, &child)));
+                let next = (join_name(&name, &child), join(&path, &child));
+                held += cost(&next.0, &next.1);
+                todo.push(next);
+            }
+            if held + archive.seen.len() * (NAME_COST + name.len()) > MAX_NAMES {
+                return Err(FilesError::at(&path, Errno::TOOBIG));
             }
         }
         let mut out = archive.builder.into_inner().map_err(FilesError::Stream)?;
         out.flush().map_err(FilesError::Stream)
     }
+}
+
+fn cost(name: &[u8], path: &[u8]) -> usize {
+    name.len() + path.len() + NAME_COST
 }
 
 struct Archive<W: Write> {

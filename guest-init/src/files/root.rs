@@ -13,6 +13,11 @@ use super::node::Node;
 /// How often a lookup is repeated that raced with a rename: openat2(2) says EAGAIN then.
 const RACE_RETRIES: usize = 32;
 
+/// Memory that names may take while a tree is walked: some hundred thousand.
+pub(super) const MAX_NAMES: usize = 48 << 20;
+/// What keeping a name takes besides its bytes.
+pub(super) const NAME_COST: usize = 64;
+
 /// An open root directory. Lookups stay inside: absolute symlinks and `..` mean this root, as after chroot(2).
 #[derive(Debug)]
 pub(crate) struct Root {
@@ -78,9 +83,11 @@ pub(crate) fn directory_below(base: &OwnedFd, path: &[u8]) -> SysResult<OwnedFd>
     retry(|| openat2(base, path, flags, Mode::empty(), resolve))
 }
 
-/// The sorted names in a directory, without `.` and `..`. One that vanished has none.
+/// The sorted names in a directory, without `.` and `..`. One that vanished has none; one with more names than
+/// [`MAX_NAMES`] bytes is refused with E2BIG, as its container must not fill the guest's memory.
 pub(crate) fn names(directory: &OwnedFd) -> SysResult<Vec<Vec<u8>>> {
     let mut names = Vec::new();
+    let mut size = 0;
     for entry in rustix::fs::Dir::read_from(directory)? {
         let entry = match entry {
             Ok(entry) => entry,
@@ -89,6 +96,10 @@ pub(crate) fn names(directory: &OwnedFd) -> SysResult<Vec<Vec<u8>>> {
         };
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
+            size += name.len() + NAME_COST;
+            if size > MAX_NAMES {
+                return Err(Errno::TOOBIG);
+            }
             names.push(name.to_vec());
         }
     }

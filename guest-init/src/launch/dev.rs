@@ -1,5 +1,5 @@
-//! Docker's default devices. Which devices may be *used* is not restricted by a cgroup program: the VM is the boundary, it
-//! holds nothing but this sandbox's own disks, and nodes are made with CAP_MKNOD only.
+//! Docker's default devices. Which ones may be *used* is decided by a program on the container's cgroup
+//! ([`crate::container`]), as a container may make any node.
 
 use std::{fs, io, os::unix::fs::symlink, path::Path};
 

@@ -34,6 +34,8 @@ pub(super) fn run(
     // While the guest's own /proc, cgroups and program are still in sight.
     fs::write("/proc/self/oom_score_adj", process.oom_score_adj.to_string())
         .map_err(|e| Failure::setup("oom_score_adj", e))?;
+    // PID 1's is better than any container's may be.
+    rustix::process::setpriority_process(None, 0).map_err(|e| Failure::setup("setpriority", e))?;
     fs::write(&config.cgroup_procs, "0").map_err(|e| Failure::setup("join cgroup", e))?;
     let own_program = fs::File::open("/proc/self/exe").map_err(|e| Failure::setup("open own program", e))?;
 

@@ -11,10 +11,15 @@ const MAX_GROUPS: usize = 4096;
 
 /// The content of a file of the kernel, empty when it cannot be read.
 pub(super) fn text(path: &Path) -> String {
+    head(path, MAX_FILE)
+}
+
+/// The first bytes of a file of the kernel.
+pub(super) fn head(path: &Path, limit: u64) -> String {
     let mut content = Vec::new();
     if let Ok(file) = File::open(path) {
         // What came before an error still counts.
-        let _ = file.take(MAX_FILE).read_to_end(&mut content);
+        let _ = file.take(limit).read_to_end(&mut content);
     }
     String::from_utf8_lossy(&content).into_owned()
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::cgroup::text;
+use super::cgroup::{head, text};
 
 /// Clock ticks of a second (USER_HZ).
 pub(super) const HZ: u64 = 100;
@@ -35,8 +35,8 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Reads a process; `None` when it is gone.
-    pub(super) fn read(proc: &Path, pid: u32) -> Option<Self> {
+    /// Reads a process with so many bytes of its arguments; `None` when it is gone.
+    pub(super) fn read(proc: &Path, pid: u32, arguments: u64) -> Option<Self> {
         let directory = proc.join(pid.to_string());
         let mut process = Self::parse(&text(&directory.join("stat")))?;
         for line in text(&directory.join("status")).lines() {
@@ -51,7 +51,7 @@ impl Process {
                 _ => {}
             }
         }
-        let args = text(&directory.join("cmdline"));
+        let args = head(&directory.join("cmdline"), arguments);
         // One line of a table: no control characters, as ps does.
         let printable = |c: char| if c.is_control() && c != '\0' { '?' } else { c };
         process.args =
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn this_process() {
-        let process = Process::read(Path::new("/proc"), std::process::id()).unwrap();
+        let process = Process::read(Path::new("/proc"), std::process::id(), 4096).unwrap();
         assert_eq!(process.pid, std::process::id());
         assert!(process.rss > 0 && process.threads > 0 && !process.args.is_empty() && process.start > 0);
     }

@@ -13,6 +13,13 @@ use super::ps::columns;
 use super::stats::memory_total;
 use crate::users;
 
+/// Bytes of all command lines together, and of one.
+const ARGUMENTS: u64 = 2 << 20;
+const MIN_ARGUMENTS: u64 = 64;
+const MAX_ARGUMENTS: u64 = 128 << 10;
+/// Most processes in a table.
+const MAX_ROWS: usize = 20_000;
+
 /// Why there is no table; all are `INVALID_ARGUMENT`.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TopError {
@@ -54,7 +61,14 @@ pub(crate) fn top_in(
     let row = |process: &Process| TopRow {
         columns: columns.iter().map(|(column, _)| column.value(process, &context)).collect(),
     };
-    let rows = pids(cgroup).into_iter().filter_map(|pid| Some(row(&Process::read(proc, pid)?))).collect();
+    let pids = pids(cgroup);
+    // A thousand children of one process share the pages of its arguments, and would fill the guest here.
+    let arguments = (ARGUMENTS / (pids.len() as u64).max(1)).clamp(MIN_ARGUMENTS, MAX_ARGUMENTS);
+    let rows = pids
+        .into_iter()
+        .take(MAX_ROWS)
+        .filter_map(|pid| Some(row(&Process::read(proc, pid, arguments)?)))
+        .collect();
     Ok(TopResponse { titles: columns.into_iter().map(|(_, title)| title).collect(), rows })
 }
 

@@ -52,6 +52,7 @@ pub(super) fn files(error: &FilesError) -> Status {
         FilesError::ReadOnlyRootfs => Code::PermissionDenied,
         FilesError::Stream(_) => Code::Aborted,
         FilesError::Io(..) if error.is_full() => Code::ResourceExhausted,
+        FilesError::TooMany(_) => Code::ResourceExhausted,
         FilesError::Io(..) => Code::Internal,
         FilesError::NotADirectory(_)
         | FilesError::ExtractionPoint
