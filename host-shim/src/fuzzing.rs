@@ -1,8 +1,11 @@
 //! Entry points for fuzz targets: request bytes and text, parsed by the very functions that the handlers call.
 
 use crate::{
-    api::{containers::Policy, exec, json, query},
-    engine::{create, exec::ExecConfig, model::HostConfig},
+    api::{
+        containers::{self, Policy},
+        exec, json, query,
+    },
+    engine::{self, create, exec::ExecConfig, model::HostConfig},
 };
 
 /// Whose body is parsed.
@@ -32,7 +35,7 @@ pub fn http_body(route: Route, body: &[u8]) -> bool {
 }
 
 /// Parses a query string and reads it in each of the ways that handlers read parameters.
-pub fn query(text: &str) {
+pub fn query(text: &str) -> bool {
     let query = query::Query::parse(text);
     for name in ["all", "h", "w", "t", "limit", "since", "until", "path", "stdout", "tail", "name"] {
         let _ = (query.get(name), query.has(name), query.bool(name), query.all(name).count());
@@ -41,9 +44,7 @@ pub fn query(text: &str) {
     let _ = exec::size(&query);
     let _ = crate::api::containers::log_query(&query);
     let _ = crate::api::hijack::parse_keys(query.get("detachKeys"));
-    if let Ok(filters) = query.filters() {
-        read(&filters);
-    }
+    query.filters().inspect(read).is_ok()
 }
 
 /// Parses the value of the parameter `filters`; whether it was accepted.
@@ -61,8 +62,23 @@ fn read(filters: &query::Filters) {
 }
 
 /// Reads bytes as a container's record in the store, and does with it what the daemon does with a record it believes.
-pub fn store_record(bytes: &[u8]) {
-    crate::engine::record::fuzz(bytes);
+pub fn store_record(bytes: &[u8]) -> bool {
+    crate::engine::record::fuzz(bytes)
+}
+
+/// Makes the API's answer of a guest's numbers.
+pub fn guest_stats(stats: &proto::sandbox::StatsResponse) -> bool {
+    engine::stats::fuzz(stats).is_object()
+}
+
+/// Makes a header of what a guest says of a path.
+pub fn guest_path_stat(stat: &proto::sandbox::PathStat) -> bool {
+    containers::path_stat(stat).is_ok()
+}
+
+/// Makes the API's error of a guest's refusal.
+pub fn guest_refusal(status: &tonic::Status) -> bool {
+    !engine::vm::status_error(status).to_string().is_empty()
 }
 
 #[cfg(test)]

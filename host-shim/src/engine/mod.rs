@@ -27,6 +27,7 @@ pub mod events;
 pub mod exec;
 mod exit;
 pub mod inspect;
+mod leftovers;
 pub mod list;
 pub mod logs;
 pub mod model;
@@ -45,7 +46,7 @@ pub mod status;
 mod stop;
 mod top;
 mod update;
-mod vm;
+pub(crate) mod vm;
 pub mod wait;
 
 use container::Container;
@@ -114,6 +115,7 @@ impl Engine {
         machine: Machine,
         images: Arc<images::ImageStore>,
     ) -> Result<Arc<Self>> {
+        let fresh = std::fs::metadata(home.store()).map_or(true, |file| file.len() == 0);
         let store = Arc::new(Store::open(&home.store())?);
         let Loaded { records, unserved } = store.load()?;
         let containers =
@@ -131,6 +133,7 @@ impl Engine {
             boots: Semaphore::new(cores),
             stopping: CancellationToken::new(),
         });
+        engine.clear_leftovers(fresh).await;
         engine.reconcile().await;
         Ok(engine)
     }
@@ -244,6 +247,11 @@ impl Engine {
             Ok(result) => result,
             Err(error) => Err(Error::system("a database task was lost").because(error).into()),
         }
+    }
+
+    /// Whether a container has this id.
+    fn containers_has(&self, id: &str) -> bool {
+        self.containers.read().unwrap_or_else(PoisonError::into_inner).contains_key(id)
     }
 
     /// Makes a container known.

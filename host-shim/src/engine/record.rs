@@ -109,6 +109,19 @@ pub struct State {
     pub finished_at: String,
 }
 
+impl State {
+    /// The main process runs.
+    pub(crate) fn started(&mut self, pid: u32, started_at: String) {
+        debug_assert!(self.status.can_become(Status::Running), "{:?}", self.status);
+        self.status = Status::Running;
+        self.pid = pid;
+        self.started_at = started_at;
+        self.exit_code = 0;
+        self.error.clear();
+        self.oom_killed = false;
+    }
+}
+
 impl Default for State {
     fn default() -> Self {
         Self {
@@ -171,18 +184,19 @@ pub fn short(id: &str) -> &str {
 /// For fuzzing: whatever the bytes are, they are refused or become a record that can be stored, shown and started.
 #[doc(hidden)]
 #[allow(clippy::panic, reason = "a fuzz target tells by panicking")]
-pub fn fuzz(bytes: &[u8]) {
+pub fn fuzz(bytes: &[u8]) -> bool {
     use super::{prepare, status, vm};
     use crate::store::stored::parse;
     let json: Value = serde_json::from_slice(bytes).unwrap_or_default();
     let id = json["id"].as_str().unwrap_or("a");
-    let Ok(record) = parse(id, bytes) else { return };
+    let Ok(record) = parse(id, bytes) else { return false };
     let Ok(again) = serde_json::to_vec(&record) else { panic!("a record that was read cannot be stored") };
     assert_eq!(parse(id, &again).as_ref(), Ok(&record), "a record changed between two readings");
     let _ = status::text(&record.state);
     let _ = prepare::start_request(&record, 1, proto::runner::LogConfig::default());
     let _ = prepare::log_config(&record, std::path::Path::new("log"));
     let _ = vm::size(&record);
+    true
 }
 
 #[cfg(test)]

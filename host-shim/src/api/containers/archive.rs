@@ -71,7 +71,7 @@ fn path(query: &Query) -> Result<String> {
 }
 
 /// The header: base64 of JSON.
-fn encode(stat: &PathStat) -> Result<HeaderValue> {
+pub(crate) fn encode(stat: &PathStat) -> Result<HeaderValue> {
     let nanos = i128::from(stat.mtime_seconds) * 1_000_000_000 + i128::from(stat.mtime_nanoseconds);
     let value = json!({
         "name": stat.name,

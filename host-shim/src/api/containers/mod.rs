@@ -14,6 +14,7 @@ use axum::{
     routing::{delete, get, post},
 };
 
+pub(crate) use archive::encode as path_stat;
 pub(crate) use life::Policy;
 pub(crate) use logs::parse as log_query;
 
