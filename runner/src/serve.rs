@@ -34,10 +34,7 @@ use crate::{
     service::Service,
     spec::{RUNNER_SOCKET, VSOCK_SOCKET},
     state::Event,
-    vmm::{
-        Vm, Vmm,
-        qemu::{Qemu, VHOST_SOCKET},
-    },
+    vmm::{Vm, Vmm, qemu::Qemu},
 };
 
 /// Time an orderly power-off may take before the VM is killed.
@@ -315,7 +312,7 @@ async fn end(runner: &Arc<Runner>, mut server: JoinHandle<()>, lock: Lock) {
     }
     runner.gone.send_replace(true);
     // From here on the next runner of this VM may come.
-    remove_sockets(&[RUNNER_SOCKET, VSOCK_SOCKET, VHOST_SOCKET]);
+    remove_sockets(&[RUNNER_SOCKET, VSOCK_SOCKET]);
     drop(lock);
     if timeout(LINGER, &mut server).await.is_ok() {
         return;

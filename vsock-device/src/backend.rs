@@ -2,6 +2,7 @@
 
 use std::{fs::File, io, os::fd::AsRawFd, sync::Arc};
 
+use rustix::fs::{OFlags, SealFlags, fcntl_get_seals, fcntl_getfl, fcntl_setfl};
 use vhost::vhost_user::{
     Error as VhostError, GpuBackend, Result as VhostResult, VhostUserBackendReqHandlerMut,
     message::{
@@ -24,6 +25,9 @@ const MAX_QUEUE_SIZE: u16 = 1024;
 const VERSION_1: u64 = 1 << 32;
 /// `VIRTIO_RING_F_EVENT_IDX`.
 const EVENT_IDX: u64 = 1 << 29;
+
+/// No machine has memory beyond: rings near the end of 64 bits would make sums overflow.
+const MAX_ADDRESS: u64 = 1 << 52;
 
 /// Where a region of the guest's memory is in QEMU's own address space, in which it names rings.
 #[derive(Debug)]
@@ -110,6 +114,16 @@ fn other<E: Into<Box<dyn std::error::Error + Send + Sync>>>(error: E) -> VhostEr
     VhostError::ReqHandlerError(io::Error::other(error))
 }
 
+/// Memory that could shrink under us would end this process with SIGBUS: QEMU's `memory-backend-memfd` seals its size, and
+/// nothing else is taken.
+fn check_region(region: &VhostUserMemoryRegion, file: &File) -> VhostResult<()> {
+    let end = |at: u64| at.checked_add(region.memory_size).ok_or(VhostError::InvalidParam);
+    let sealed = fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
+    let size = file.metadata().map_err(VhostError::ReqHandlerError)?.len();
+    let (inside, last) = (end(region.mmap_offset)? <= size, end(region.guest_phys_addr)?);
+    if sealed && inside && last <= MAX_ADDRESS { Ok(()) } else { Err(VhostError::InvalidParam) }
+}
+
 const UNSUPPORTED: VhostError = VhostError::InvalidOperation("not supported by the vsock device");
 
 impl VhostUserBackendReqHandlerMut for Backend {
@@ -147,6 +161,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
         let mut mapped = Vec::new();
         let mut mappings = Vec::new();
         for (region, file) in regions.iter().zip(files) {
+            check_region(region, &file)?;
             let memory = region.mmap_region(file)?;
             mapped.push(GuestRegionMmap::new(memory, GuestAddress(region.guest_phys_addr)).map_err(other)?);
             let (qemu, guest, size) = (region.user_addr, region.guest_phys_addr, region.memory_size);
@@ -220,6 +235,12 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 
     fn set_vring_call(&mut self, index: u8, file: Option<File>) -> VhostResult<()> {
+        if let Some(file) = &file {
+            // It should be an event descriptor, but could be a pipe that nobody reads: a signal must not block.
+            let flags = fcntl_getfl(file).map_err(|error| VhostError::ReqHandlerError(error.into()))?;
+            fcntl_setfl(file, flags | OFlags::NONBLOCK)
+                .map_err(|error| VhostError::ReqHandlerError(error.into()))?;
+        }
         self.ring(index.into())?.call = file;
         Ok(())
     }

@@ -1,11 +1,20 @@
 //! The device as its owner sees it: start, learn of its end, stop.
 
-use std::{path::PathBuf, thread::JoinHandle};
+use std::{
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    thread::JoinHandle,
+};
 
 use tokio::sync::watch;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::{Error, event_loop::EventLoop};
+use crate::{
+    Error,
+    event_loop::{EventLoop, Frontend},
+    socket::Listening,
+};
 
 /// Smallest and largest context id of a guest.
 const GUEST_CIDS: std::ops::Range<u64> = 3..0xffff_ffff;
@@ -37,6 +46,8 @@ pub enum End {
 #[derive(Debug)]
 pub struct Device {
     stopper: EventFd,
+    /// Our end of QEMU's connection, where it came with the start: to cut it short, whatever is being read from it.
+    frontend: Option<UnixStream>,
     ended: watch::Receiver<Option<End>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -47,10 +58,29 @@ impl Device {
     /// # Errors
     /// A socket cannot be bound, the context id is not one of a guest, or the system refuses a descriptor or a thread.
     pub fn start(config: &Config) -> Result<Self, Error> {
-        if !GUEST_CIDS.contains(&config.guest_cid) {
-            return Err(Error::GuestCid(config.guest_cid));
-        }
-        let (event_loop, stopper) = EventLoop::new(config)?;
+        check(config.guest_cid)?;
+        let frontend = Frontend::Expected(Listening::bind(&config.vhost_socket)?);
+        Self::run(config.guest_cid, &config.hybrid_socket, frontend, None)
+    }
+
+    /// Starts a device whose connection to QEMU exists already: one end of a socket pair, the other of which QEMU inherits
+    /// (`-chardev socket,fd=`). Nobody else can ever speak to it.
+    ///
+    /// # Errors
+    /// As [`Device::start`].
+    pub fn attach(guest_cid: u64, hybrid_socket: &Path, frontend: UnixStream) -> Result<Self, Error> {
+        check(guest_cid)?;
+        let ours = frontend.try_clone().map_err(|source| Error::System { what: "socket", source })?;
+        Self::run(guest_cid, hybrid_socket, Frontend::Connected(frontend), Some(ours))
+    }
+
+    fn run(
+        guest_cid: u64,
+        hybrid_socket: &Path,
+        connection: Frontend,
+        frontend: Option<UnixStream>,
+    ) -> Result<Self, Error> {
+        let (event_loop, stopper) = EventLoop::new(guest_cid, hybrid_socket, connection)?;
         let (sender, ended) = watch::channel(None);
         let thread = std::thread::Builder::new()
             .name("vsock-device".into())
@@ -61,7 +91,7 @@ impl Device {
                 sender.send_replace(Some(end));
             })
             .map_err(|source| Error::System { what: "thread", source })?;
-        Ok(Self { stopper, ended, thread: Some(thread) })
+        Ok(Self { stopper, frontend, ended, thread: Some(thread) })
     }
 
     /// Waits until the device has ended; may be called, and dropped, at any time. Needs no particular async runtime.
@@ -83,8 +113,8 @@ impl Device {
         self.join()
     }
 
-    /// Ends the device: all clients see an end, the sockets' files are removed. Blocks for a moment, at most for 5 s if QEMU
-    /// hangs in the middle of a message.
+    /// Ends the device: all clients see an end, the sockets' files are removed. Blocks for a moment only; a device that waits
+    /// for QEMU to connect to its socket, for at most 5 s if QEMU hangs in the middle of a message.
     pub fn stop(mut self) -> End {
         self.signal();
         self.join()
@@ -93,6 +123,10 @@ impl Device {
     fn signal(&self) {
         // A full counter has woken the thread already.
         let _ = self.stopper.write(1);
+        if let Some(frontend) = &self.frontend {
+            // Not there any more: then nobody waits for it.
+            let _ = frontend.shutdown(Shutdown::Both);
+        }
     }
 
     fn join(&mut self) -> End {
@@ -101,6 +135,10 @@ impl Device {
         }
         self.has_ended().unwrap_or_else(|| End::Failed("the vsock device's thread died".into()))
     }
+}
+
+fn check(guest_cid: u64) -> Result<(), Error> {
+    if GUEST_CIDS.contains(&guest_cid) { Ok(()) } else { Err(Error::GuestCid(guest_cid)) }
 }
 
 impl Drop for Device {

@@ -7,6 +7,7 @@ use std::{
         fd::{AsRawFd, RawFd},
         unix::net::UnixStream,
     },
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use vmm_sys_util::{
     eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd},
 };
 
-use crate::{Config, End, Error, backend::Backend, endpoint::REPEAT, socket::Listening, switch::Switch};
+use crate::{End, Error, backend::Backend, endpoint::REPEAT, socket::Listening, switch::Switch};
 
 const STOP: u64 = 0;
 const FRONTEND_LISTENER: u64 = 1;
@@ -35,6 +36,14 @@ const SWEEP: Duration = REPEAT;
 /// Time QEMU has to send the rest of a message it began.
 const FRONTEND_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How QEMU is reached.
+pub(crate) enum Frontend {
+    /// It will connect to this socket, once.
+    Expected(Listening),
+    /// It holds the other end already.
+    Connected(UnixStream),
+}
+
 /// The loop with all it watches.
 pub(crate) struct EventLoop {
     epoll: Arc<Epoll>,
@@ -50,28 +59,32 @@ pub(crate) struct EventLoop {
 }
 
 impl EventLoop {
-    /// Binds the sockets. The second value stops the loop when it is written to.
-    pub(crate) fn new(config: &Config) -> Result<(Self, EventFd), Error> {
+    /// Binds the guest's socket. The second value stops the loop when it is written to.
+    pub(crate) fn new(guest_cid: u64, hybrid: &Path, frontend: Frontend) -> Result<(Self, EventFd), Error> {
         let system = |what| move |source| Error::System { what, source };
         let epoll = Arc::new(Epoll::new().map_err(system("epoll instance"))?);
         let stop = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(system("event descriptor"))?;
         let stopper = stop.try_clone().map_err(system("event descriptor"))?;
         let backend =
-            Backend::new(config.guest_cid, Arc::clone(&epoll), FIRST_KICK).map_err(system("virtqueues"))?;
-        let this = Self {
+            Backend::new(guest_cid, Arc::clone(&epoll), FIRST_KICK).map_err(system("virtqueues"))?;
+        let mut this = Self {
             stop,
-            frontend_listener: Some(Listening::bind(&config.vhost_socket)?),
+            frontend_listener: None,
             frontend: None,
             backend: Arc::new(Mutex::new(backend)),
-            hybrid: Listening::bind(&config.hybrid_socket)?,
+            hybrid: Listening::bind(hybrid)?,
             hybrid_paused: false,
-            switch: Switch::new(config.guest_cid, Arc::clone(&epoll), FIRST_CLIENT),
+            switch: Switch::new(guest_cid, Arc::clone(&epoll), FIRST_CLIENT),
             epoll,
         };
         this.watch(this.stop.as_raw_fd(), STOP).map_err(system("event descriptor"))?;
         this.watch(this.hybrid.fd(), HYBRID_LISTENER).map_err(system("socket"))?;
-        if let Some(listening) = &this.frontend_listener {
-            this.watch(listening.fd(), FRONTEND_LISTENER).map_err(system("socket"))?;
+        match frontend {
+            Frontend::Expected(listening) => {
+                this.watch(listening.fd(), FRONTEND_LISTENER).map_err(system("socket"))?;
+                this.frontend_listener = Some(listening);
+            }
+            Frontend::Connected(stream) => this.take_frontend(stream).map_err(system("socket"))?,
         }
         Ok((this, stopper))
     }
@@ -136,19 +149,19 @@ impl EventLoop {
         else {
             return;
         };
-        let set_up = |stream: &UnixStream| {
-            stream.set_nonblocking(false)?;
-            stream.set_read_timeout(Some(FRONTEND_PATIENCE))?;
-            stream.set_write_timeout(Some(FRONTEND_PATIENCE))?;
-            self.watch(stream.as_raw_fd(), FRONTEND)
-        };
-        match set_up(&stream) {
-            Ok(()) => {
-                self.frontend = Some(BackendReqHandler::from_stream(stream, Arc::clone(&self.backend)));
-                self.frontend_listener = None;
-            }
+        match self.take_frontend(stream) {
+            Ok(()) => self.frontend_listener = None,
             Err(error) => tracing::warn!(%error, "cannot take QEMU's connection to the vsock device"),
         }
+    }
+
+    fn take_frontend(&mut self, stream: UnixStream) -> io::Result<()> {
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(FRONTEND_PATIENCE))?;
+        stream.set_write_timeout(Some(FRONTEND_PATIENCE))?;
+        self.watch(stream.as_raw_fd(), FRONTEND)?;
+        self.frontend = Some(BackendReqHandler::from_stream(stream, Arc::clone(&self.backend)));
+        Ok(())
     }
 
     /// One message of QEMU.

@@ -11,6 +11,9 @@ use vm_memory::{Address, GuestAddress, GuestMemory, GuestMemoryMmap, GuestMemory
 /// Most buffers of a chain: Linux uses two, or one per page of 64 KiB and a header.
 const MAX_BUFFERS: usize = 256;
 
+/// Most descriptors of a chain, empty ones included.
+const MAX_DESCRIPTORS: usize = 1024;
+
 /// Which buffers of a chain count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -71,7 +74,7 @@ impl Ring {
         let chain = self.queue.iter(memory)?.next().ok_or(virtio_queue::Error::InvalidAvailRingIndex)?;
         let head = chain.head_index();
         let mut buffers = Vec::with_capacity(4);
-        for descriptor in chain {
+        for descriptor in chain.take(MAX_DESCRIPTORS) {
             if descriptor.is_write_only() != (access == Access::Write) {
                 continue;
             }

@@ -194,7 +194,8 @@ mod tests {
         log.write(LogStream::Stdout, b"four\n");
         let text = fs::read(&path).unwrap();
         let lines = text.split_inclusive(|byte| *byte == b'\n');
-        let whole: Vec<_> = lines.filter_map(|line| Some(super::super::entry::decode(line).ok()?.line)).collect();
+        let whole: Vec<_> =
+            lines.filter_map(|line| Some(super::super::entry::decode(line).ok()?.line)).collect();
         assert_eq!(whole, ["one\n", "three\n", "four\n"]);
     }
 

@@ -3,10 +3,7 @@
 pub mod probe;
 pub mod qemu;
 
-use std::io;
-
 use async_trait::async_trait;
-use tokio::net::UnixStream;
 use tonic::transport::Channel;
 
 use crate::{Error, VmSpec};
@@ -23,8 +20,6 @@ pub trait Vmm: Send + Sync {
 pub trait Vm: Send + Sync {
     /// Process id of the hypervisor.
     fn pid(&self) -> u32;
-    /// A stream to a vsock port of the guest.
-    async fn dial(&self, port: u32) -> io::Result<UnixStream>;
     /// A gRPC channel to a vsock port of the guest, dialled lazily and again after a loss.
     fn channel(&self, port: u32) -> Channel;
     /// Answers once the hypervisor is gone and everything of the VM is reaped, with how it ended. May be called again.

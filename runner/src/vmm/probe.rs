@@ -12,30 +12,31 @@ const TEST_BOOT: Duration = Duration::from_secs(10);
 /// What every kernel says first.
 const FIRST_WORDS: &str = "Linux version";
 
-/// The accelerator to use: KVM only where `/dev/kvm` opens, the CPU has the extension, and a test boot under it reaches the
-/// kernel's first console line. Elsewhere an ordinary kernel may hang under KVM. Takes at most about 10 s, never fails.
-pub async fn pick_accelerator(kernel: &Path, initramfs: &Path, qemu: &Path) -> Accelerator {
-    // The first console line comes long before the initramfs.
-    let _ = initramfs;
+/// The accelerator to use, and why it is not KVM: that only where `/dev/kvm` opens, the CPU has the extension, and a test
+/// boot under it reaches the kernel's first console line. Elsewhere an ordinary kernel may hang under KVM. Takes at most about
+/// 10 s, never fails.
+pub async fn pick_accelerator(kernel: &Path, qemu: &Path) -> (Accelerator, Option<String>) {
+    match try_kvm(kernel, qemu).await {
+        Ok(()) => (Accelerator::Kvm, None),
+        Err(why) => {
+            tracing::info!("accelerator tcg: {why}");
+            (Accelerator::Tcg, Some(why))
+        }
+    }
+}
+
+async fn try_kvm(kernel: &Path, qemu: &Path) -> Result<(), String> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     if !has_extension(&cpuinfo, std::env::consts::ARCH) {
-        tracing::info!("accelerator tcg: the CPU has no virtualization extension");
-        return Accelerator::Tcg;
+        return Err("the CPU offers no virtualization extension".into());
     }
     if let Err(error) = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
-        tracing::info!(%error, "accelerator tcg: /dev/kvm does not open");
-        return Accelerator::Tcg;
+        return Err(format!("/dev/kvm does not open: {error}"));
     }
     match timeout(TEST_BOOT, boots(kernel, qemu)).await {
-        Ok(true) => Accelerator::Kvm,
-        Ok(false) => {
-            tracing::warn!("accelerator tcg: QEMU under KVM ended before the kernel spoke");
-            Accelerator::Tcg
-        }
-        Err(_) => {
-            tracing::warn!("accelerator tcg: no sign of the kernel under KVM within {TEST_BOOT:?}");
-            Accelerator::Tcg
-        }
+        Ok(true) => Ok(()),
+        Ok(false) => Err("QEMU under KVM ended before the kernel spoke".into()),
+        Err(_) => Err(format!("a kernel under KVM says nothing within {TEST_BOOT:?}")),
     }
 }
 
@@ -52,8 +53,12 @@ fn has_extension(cpuinfo: &str, arch: &str) -> bool {
 
 /// Whether a kernel under KVM gets to its first words. The child is killed when this future ends or is dropped.
 async fn boots(kernel: &Path, program: &Path) -> bool {
-    let args = qemu::args::probe(Accelerator::Kvm, kernel);
-    let Ok(mut child) = qemu::spawn(program, &args, Path::new("/")) else { return false };
+    // As the VMs will run: what only root can open does not help.
+    let credentials = qemu::Credentials::of_vm("probe", Accelerator::Kvm);
+    let mut files = qemu::Inherited::default();
+    let Ok(kernel) = qemu::readable(kernel, credentials.is_foreign()) else { return false };
+    let args = qemu::args::probe(Accelerator::Kvm, files.add(kernel));
+    let Ok(mut child) = qemu::spawn(program, &args, &credentials, files) else { return false };
     let Some(mut console) = child.stdout.take() else { return false };
     let mut seen = Vec::new();
     let mut buffer = [0; 1024];

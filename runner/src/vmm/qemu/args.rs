@@ -6,23 +6,21 @@ use std::ffi::OsString;
 
 use serde_json::json;
 
+use super::files::{self, Files};
 use crate::{Accelerator, DISK_SLOTS, Disk, VmSpec};
 
 /// Kernel command line of every guest (kernel/README.md says why each).
 const KERNEL_ARGS: &str = "console=ttyS0 quiet panic=-1 reboot=t";
 /// More of it under TCG, where a timer interrupt may be late and a calibration fails on a busy host.
 const KERNEL_ARGS_TCG: &str = "tsc=reliable no_timer_check";
-/// Socket between QEMU and the vsock device, in the run folder.
-pub(crate) const VHOST_SOCKET: &str = "vhost.sock";
 /// Capacity of an unused slot. Large, since a guest keeps the capacity it saw when a slot's content is swapped.
 const EMPTY_SLOT_BYTES: u64 = 64 << 30;
 /// First PCI device number of the disks; eight functions each.
 const FIRST_DISK_DEVICE: usize = 0x10;
 
-/// The arguments for a VM, to be run with the run folder as working directory. `tsc_khz`: the rate of the host's time stamp
-/// counter, for guests under TCG, which see it; `None` lets the kernel calibrate.
-#[must_use]
-pub fn arguments(spec: &VmSpec, tsc_khz: Option<u64>) -> Vec<OsString> {
+/// The arguments for a VM whose files QEMU inherits. `tsc_khz`: the rate of the host's time stamp counter, for guests under TCG,
+/// which see it; `None` lets the kernel calibrate.
+pub(super) fn arguments(spec: &VmSpec, files: &Files, tsc_khz: Option<u64>) -> Vec<OsString> {
     let mut args = Args::default();
     let name: String = spec.vm_id.chars().take(12).collect();
     args.pair("-name", format!("arca-{name}"));
@@ -32,18 +30,18 @@ pub fn arguments(spec: &VmSpec, tsc_khz: Option<u64>) -> Vec<OsString> {
     args.pair("-m", format!("{}M", spec.memory_mib));
     args.pair("-smp", spec.cpus.to_string());
     args.firmware();
-    args.pair("-kernel", &spec.kernel);
-    args.pair("-initrd", &spec.initramfs);
+    args.pair("-kernel", files::name(files.kernel));
+    args.pair("-initrd", files::name(files.initramfs));
     args.pair("-append", kernel_args(spec.accelerator, tsc_khz));
     args.pair("-chardev", "stdio,id=console,signal=off");
     args.pair("-serial", "chardev:console");
-    args.pair("-chardev", format!("socket,id=vsock,path={VHOST_SOCKET}"));
+    args.pair("-chardev", format!("socket,id=vsock,fd={}", files.vsock));
     args.pair("-device", "vhost-user-vsock-pci,chardev=vsock,addr=03.0");
     args.pair("-object", "rng-random,id=rng,filename=/dev/urandom");
     args.pair("-device", "virtio-rng-pci,rng=rng,addr=04.0");
     args.pair("-device", "virtio-balloon-pci,free-page-reporting=on,addr=05.0");
     for slot in 0..DISK_SLOTS {
-        args.disk(slot, spec.disks.get(slot));
+        args.disk(slot, spec.disks.get(slot).zip(files.disks.get(slot)));
     }
     args.0
 }
@@ -57,14 +55,14 @@ fn kernel_args(accelerator: Accelerator, tsc_khz: Option<u64>) -> String {
 }
 
 /// A VM that only shows whether an accelerator gets a kernel to its first console line.
-pub(in crate::vmm) fn probe(accelerator: Accelerator, kernel: &std::path::Path) -> Vec<OsString> {
+pub(in crate::vmm) fn probe(accelerator: Accelerator, kernel: i32) -> Vec<OsString> {
     let mut args = Args::default();
     args.base(accelerator);
     args.pair("-machine", "q35,vmport=off,smbus=off,sata=off,usb=off,graphics=off");
     args.pair("-m", "128M");
     args.pair("-smp", "1");
     args.firmware();
-    args.pair("-kernel", kernel);
+    args.pair("-kernel", files::name(kernel));
     args.pair("-append", "console=ttyS0 panic=-1 reboot=t");
     args.pair("-chardev", "stdio,id=console,signal=off");
     args.pair("-serial", "chardev:console");
@@ -102,14 +100,16 @@ impl Args {
         self.pair("-bios", "qboot.rom");
     }
 
-    fn disk(&mut self, slot: usize, disk: Option<&Disk>) {
+    /// A disk with its descriptor, which QEMU opens through a set of its own: it checks that reading or writing is what it was
+    /// opened for, and locks it.
+    fn disk(&mut self, slot: usize, disk: Option<(&Disk, &i32)>) {
         let node = format!("disk{slot}");
-        // As JSON: a comma in a path needs no escape.
         let (backend, serial) = match disk {
-            Some(disk) => {
+            Some((disk, fd)) => {
+                self.pair("-add-fd", format!("fd={fd},set={slot}"));
                 let file = json!({
                     "driver": "file",
-                    "filename": disk.path.to_string_lossy(),
+                    "filename": format!("/dev/fdset/{slot}"),
                     "aio": "threads",
                     // Shared by many VMs when read-only.
                     "locking": if disk.readonly { "off" } else { "auto" },
@@ -173,7 +173,9 @@ mod tests {
     }
 
     fn text(spec: &VmSpec) -> Vec<String> {
-        arguments(spec, Some(2_000_000)).into_iter().map(|arg| arg.into_string().unwrap()).collect()
+        let disks = (6..).take(spec.disks.len()).collect();
+        let files = Files { kernel: 3, initramfs: 4, vsock: 5, disks, largest: 0 };
+        arguments(spec, &files, Some(2_000_000)).into_iter().map(|arg| arg.into_string().unwrap()).collect()
     }
 
     fn value<'a>(args: &'a [String], option: &str) -> &'a str {
@@ -190,6 +192,22 @@ mod tests {
         let kvm = VmSpec { accelerator: Accelerator::Kvm, ..spec() };
         assert!(!value(&text(&kvm), "-append").contains("tsc"));
         assert!(args.contains(&"memory-backend-memfd,id=mem,size=512M,share=on".into()));
+    }
+
+    /// SPEC P3
+    #[test]
+    fn no_path_of_the_daemon_is_among_them() {
+        let args = text(&spec());
+        for path in ["/k", "/i", "/d/", "/r", "/s"] {
+            assert!(!args.iter().any(|arg| arg.contains(&format!("={path}"))
+                || arg == path
+                || arg.contains(&format!("\"{path}"))));
+        }
+        assert_eq!(
+            (value(&args, "-kernel"), value(&args, "-initrd")),
+            ("/proc/self/fd/3", "/proc/self/fd/4")
+        );
+        assert!(args.contains(&"socket,id=vsock,fd=5".into()) && args.contains(&"fd=7,set=1".into()));
     }
 
     #[test]
@@ -217,7 +235,7 @@ mod tests {
             .filter(|pair| pair[0] == "-blockdev")
             .map(|pair| serde_json::from_str(&pair[1]).unwrap())
             .collect();
-        assert_eq!(blocks[0]["file"]["filename"], "/d/a,b.img");
+        assert_eq!(blocks[0]["file"]["filename"], "/dev/fdset/0");
         assert_eq!((&blocks[0]["read-only"], &blocks[0]["file"]["locking"]), (&json!(false), &json!("auto")));
         assert_eq!((&blocks[1]["read-only"], &blocks[1]["file"]["locking"]), (&json!(true), &json!("off")));
         assert_eq!(blocks[2]["driver"], "null-co");

@@ -1,13 +1,16 @@
 //! QEMU: one process for the machine; its vsock device is served by a thread of this one.
 
-pub mod args;
+pub(in crate::vmm) mod args;
 mod console;
+mod credentials;
+mod files;
+mod limits;
 mod process;
 mod tsc;
 
 use std::{
-    io,
-    path::PathBuf,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -15,19 +18,22 @@ use std::{
 use async_trait::async_trait;
 use proto::dial;
 use tokio::{
-    net::UnixStream,
     process::Child,
     sync::{Notify, watch},
     time::timeout,
 };
 use tonic::transport::Channel;
-use vsock_device::{Config, Device};
+use vsock_device::Device;
 
-pub(crate) use self::args::VHOST_SOCKET;
-pub(super) use self::process::spawn;
 use self::{
     console::Console,
+    files::Files,
     process::{Shared, ending, record},
+};
+pub(super) use self::{
+    credentials::Credentials,
+    files::{Inherited, readable},
+    process::spawn,
 };
 use super::{Vm, Vmm};
 use crate::{Accelerator, Error, VmSpec, spec::CONSOLE_LOG};
@@ -65,18 +71,18 @@ async fn boot(spec: &VmSpec) -> Result<QemuVm, Error> {
     let console = Arc::new(Mutex::new(console));
     let messages = Arc::new(Mutex::new(Console::memory()));
     let vsock = spec.vsock_socket();
-    let config = Config {
-        guest_cid: GUEST_CID,
-        vhost_socket: spec.run_dir.join(VHOST_SOCKET),
-        hybrid_socket: vsock.clone(),
-    };
-    let device = Device::start(&config)?;
+    // Nothing else can ever connect to the device: the pair has no name.
+    let (ours, theirs) = UnixStream::pair().map_err(Error::file("create", Path::new("socket pair")))?;
+    let device = Device::attach(GUEST_CID, &vsock, ours)?;
+    let credentials = Credentials::of_vm(&spec.vm_id, spec.accelerator);
+    let (files, inherited) = Files::open(spec, theirs, credentials.is_foreign())?;
     let tsc_khz = match spec.accelerator {
         Accelerator::Tcg => tsc::khz().await,
         Accelerator::Kvm => None,
     };
-    let mut qemu = spawn(&spec.qemu, &args::arguments(spec, tsc_khz), &spec.run_dir)?;
+    let mut qemu = spawn(&spec.qemu, &args::arguments(spec, &files, tsc_khz), &credentials, inherited)?;
     let pid = qemu.id().unwrap_or_default();
+    limits::set(pid, files.largest.max(spec.memory_mib << 20));
     let output = [record(qemu.stdout.take(), &console), record(qemu.stderr.take(), &messages)];
     let kill = Arc::new(Notify::new());
     let (sender, ended) = watch::channel(None);
@@ -124,10 +130,6 @@ impl Drop for QemuVm {
 impl Vm for QemuVm {
     fn pid(&self) -> u32 {
         self.pid
-    }
-
-    async fn dial(&self, port: u32) -> io::Result<UnixStream> {
-        dial::connect(&self.vsock, port).await
     }
 
     fn channel(&self, port: u32) -> Channel {

@@ -8,38 +8,44 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use command_fds::CommandFdExt;
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     process::{Child, Command},
     task::JoinHandle,
 };
 
-use super::console::Console;
+use super::{console::Console, credentials::Credentials, files::Inherited};
 use crate::Error;
 
-/// Starts `program` in its own process group, to be killed when this process dies. Its stdin is empty; output is piped.
-///
-/// The parent-death signal is set by `setpriv` of util-linux, which then becomes the program: no code of ours runs between
-/// fork and exec. Where there is no setpriv the program is started as it is.
-pub(in crate::vmm) fn spawn(program: &Path, args: &[OsString], cwd: &Path) -> Result<Child, Error> {
-    let start = |mut command: Command| {
-        command
-            .args(args)
-            .current_dir(cwd)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-    };
-    let mut bound = Command::new("setpriv");
-    bound.args(["--pdeathsig", "KILL", "--"]).arg(program);
-    match start(bound) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => start(Command::new(program)),
-        result => result,
-    }
-    .map_err(|source| Error::Spawn { program: program.to_owned(), source })
+/// Sets credentials and the parent-death signal, then becomes another program (util-linux).
+const SETPRIV: &str = "setpriv";
+
+/// Starts `program` in its own process group, with other credentials, to be killed when this process dies. Its stdin is empty;
+/// output is piped; it has no other files than those that are handed over.
+pub(in crate::vmm) fn spawn(
+    program: &Path,
+    args: &[OsString],
+    credentials: &Credentials,
+    files: Inherited,
+) -> Result<Child, Error> {
+    let failed = |source| Error::Spawn { program: SETPRIV.into(), source };
+    let mut command = Command::new(SETPRIV);
+    command
+        .args(credentials.options())
+        .arg("--")
+        .arg(program)
+        .args(args)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true)
+        .fd_mappings(files.mappings())
+        .map_err(|error| failed(io::Error::other(error)))?;
+    // Our copies of the files go with the command: a disk's lock must not outlive QEMU.
+    command.spawn().map_err(failed)
 }
 
 /// A recorder shared with the task that fills it.
