@@ -1,9 +1,26 @@
 //! At the daemon's start: the store and the VMs that live are made to agree.
+//!
+//! What a daemon that was killed leaves, and what becomes of it:
+//!
+//! | killed while | is left | the next daemon |
+//! |---|---|---|
+//! | creating | a folder no record names | removes it |
+//! | booting, preparing the root | a runner without a process | ends it: the container never ran |
+//! | starting, the process runs, the record does not say so | a runner with a process | adopts it: what ran is not undone |
+//! | the same, and the process has ended | an exit record of an unknown start | records that run and its exit |
+//! | running | a runner with a process | adopts it |
+//! | an exit was not recorded | the runner's exit record | records it, then removes what `--rm` asked for |
+//! | pausing, unpausing, updating | a guest ahead of the record | makes the guest what the record says |
+//! | removing | status *removing*, or files no record names | removes the rest |
+//! | copying files of a stopped container | a runner without a process | ends it |
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
-use proto::runner::{GetStatusRequest, Stage};
-use runner::Handle;
+use proto::{
+    runner::{GetStatusRequest, GetStatusResponse, Stage},
+    sandbox::{PauseRequest, ResumeRequest, UpdateResourcesRequest},
+};
+use runner::{ExitRecord, Handle};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
@@ -11,94 +28,169 @@ use super::{
     Engine,
     container::{Container, Run},
     create::remove_dir,
+    prepare,
     record::{Status, short},
     remove::Removal,
     vm,
 };
 
+/// A runner says what it is doing within this time, or is killed.
+const ANSWER: Duration = Duration::from_secs(3);
+/// The API waits so long for all containers to be settled; what takes longer (a VM that does not power off, a large folder
+/// to remove) goes on behind it, and requests for that container wait.
+const SETTLED: Duration = Duration::from_secs(6);
+
+/// A run of a container that its record does not know.
+struct Unknown {
+    started_at: String,
+    pid: u32,
+}
+
 impl Engine {
-    /// Adopts living VMs, records exits nobody heard of, finishes removals, clears what a crash left half-made. Errors go to
-    /// the log: one damaged container must not keep the others from being served.
+    /// Settles all containers at once. Errors go to the log: one container must not keep the others from being served.
     pub(crate) async fn reconcile(self: &Arc<Self>) {
-        self.remove_strays();
+        let settling = TaskTracker::new();
         for container in self.all() {
-            match container.status() {
-                Status::Running | Status::Paused | Status::Restarting => self.readopt(&container).await,
-                status => {
-                    // The unseen VM of a `docker cp`, or one that was being powered off.
-                    if let Some(handle) = self.living(&container).await {
-                        vm::retire(&handle).await;
-                    }
-                    let unfinished = status == Status::Removing
-                        || (status == Status::Exited && container.record().host.auto_remove);
-                    if unfinished && let Err(error) = self.remove(&container, Removal::default()).await {
-                        tracing::warn!(id = container.id, %error, "cannot finish a removal");
-                    }
-                }
-            }
+            container.seen.send_modify(|seen| {
+                seen.running = container.status().is_running();
+                seen.busy = true;
+            });
+            let engine = self.clone();
+            settling.spawn(async move { engine.settle(&container).await });
+        }
+        settling.close();
+        if tokio::time::timeout(SETTLED, settling.wait()).await.is_err() {
+            tracing::warn!(left = settling.len(), "some containers are still being settled");
         }
     }
 
-    /// A container that was running when the last daemon ended.
-    async fn readopt(self: &Arc<Self>, container: &Arc<Container>) {
-        container.seen.send_modify(|seen| seen.running = true);
-        let Some(handle) = self.living(container).await else {
+    async fn settle(self: &Arc<Self>, container: &Arc<Container>) {
+        let life = container.life.lock().await;
+        let found = self.living(container).await;
+        let record = container.record();
+        let state = &record.state;
+        // An exit or a start with another time than the recorded one is of a run that the record does not know.
+        let unknown = |started_at: &str, pid: u32| {
+            let is_new =
+                !state.status.is_running() && !started_at.is_empty() && started_at != state.started_at;
+            is_new.then(|| Unknown { started_at: started_at.to_owned(), pid })
+        };
+        match found {
+            Some((handle, status)) if status.stage() == Stage::Running => {
+                self.run_took_place(container, unknown(&status.started_at, status.main_pid)).await;
+                if container.status().is_running() {
+                    self.readopt(container, handle).await;
+                    return;
+                }
+                // Being removed, or dead.
+                vm::retire(&handle).await;
+            }
+            Some((handle, _)) => {
+                // Its exit is recorded by the runner before anything else happens.
+                self.settle_exit(container, unknown).await;
+                vm::retire(&handle).await;
+            }
+            None => self.settle_exit(container, unknown).await,
+        }
+        remove_dir(&self.home.vm_run(&container.id));
+        container.seen.send_modify(|seen| seen.busy = false);
+        drop(life);
+        self.finish_removal(container).await;
+    }
+
+    /// A container without a living process: its last exit is recorded.
+    async fn settle_exit(&self, container: &Arc<Container>, unknown: impl Fn(&str, u32) -> Option<Unknown>) {
+        if container.status().is_running() {
             let exit = self.missed_exit(container);
             self.ended(container, &exit).await;
-            self.auto_remove(container).await;
             return;
+        }
+        let exit = match runner::read_exit(&self.home.container(&container.id)) {
+            Ok(exit) => exit.unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!(id = short(&container.id), %error, "an exit record is ignored");
+                ExitRecord::default()
+            }
         };
-        let status = vm::call("status", vm::QUICK, handle.client().get_status(GetStatusRequest {})).await;
-        let never_ran = matches!(&status, Ok(status) if matches!(status.stage(), Stage::Starting | Stage::Booting | Stage::Ready));
+        self.run_took_place(container, unknown(&exit.started_at, exit.pid)).await;
+        if container.status().is_running() {
+            self.ended(container, &exit).await;
+        }
+    }
+
+    /// The record learns of a start whose daemon was killed before it could write it down.
+    async fn run_took_place(&self, container: &Arc<Container>, unknown: Option<Unknown>) {
+        let Some(Unknown { started_at, pid }) = unknown else { return };
+        tracing::warn!(id = short(&container.id), started_at, "a start that was not recorded");
+        let recorded = self.change(container, |record| {
+            if record.state.status.can_become(Status::Running) {
+                record.state.started(pid, started_at);
+                record.manually_stopped = false;
+            }
+            Ok(())
+        });
+        match recorded.await {
+            Ok(()) => container.seen.send_modify(|seen| seen.running = true),
+            Err(error) => tracing::error!(id = short(&container.id), %error, "cannot record a start"),
+        }
+    }
+
+    async fn readopt(self: &Arc<Self>, container: &Arc<Container>, handle: Handle) {
         let run =
             Arc::new(Run { vm: handle, ended: watch::Sender::new(false), attached: TaskTracker::new() });
-        container.seen.send_modify(|seen| seen.busy = true);
-        if never_ran {
-            vm::retire(&run.vm).await;
-        } else {
-            tracing::info!(id = short(&container.id), "adopted a running container");
-        }
         drop(container.set_run(Some(run.clone())));
-        // The monitor sees an exit that happened meanwhile at once.
-        self.monitor(container.clone(), run);
+        tracing::info!(id = short(&container.id), "adopted a running container");
+        // The monitor sees an exit that happens meanwhile.
+        self.monitor(container.clone(), run.clone());
+        if let Err(error) = redo(container, &run).await {
+            tracing::warn!(id = short(&container.id), %error, "cannot make the guest what its record says");
+        }
     }
 
-    /// The runner of a container, if one lives. One that does not answer is killed.
-    async fn living(&self, container: &Container) -> Option<Handle> {
+    /// What a removal that was cut, or `--rm`, still has to do.
+    async fn finish_removal(self: &Arc<Self>, container: &Arc<Container>) {
+        let cut = container.status() == Status::Removing;
+        let unwanted = container.status() == Status::Exited && container.record().host.auto_remove;
+        if (cut || unwanted)
+            && let Err(error) = self.remove(container, Removal { volumes: true, ..Removal::default() }).await
+        {
+            tracing::warn!(id = container.id, %error, "cannot finish a removal");
+        }
+    }
+
+    /// The runner of a container and what it does, if one lives. One that does not answer is killed.
+    async fn living(&self, container: &Container) -> Option<(Handle, GetStatusResponse)> {
         let run_dir = self.home.vm_run(&container.id);
-        match runner::adopt(&run_dir, &container.id).await {
-            Ok(handle) => handle,
-            Err(error) => {
-                tracing::warn!(id = short(&container.id), %error, "a runner does not answer: killed");
-                Handle::unverified(&run_dir, &container.id).kill().await;
-                None
-            }
-        }
-    }
-
-    /// Folders of containers that no record names: a create that a crash cut, or a removal's rest.
-    fn remove_strays(&self) {
-        let known: BTreeSet<String> = self.all().iter().map(|container| container.id.clone()).collect();
-        for name in names_in(&self.home.containers()) {
-            if !known.contains(&name) {
-                remove_dir(&self.home.containers().join(name));
-            }
-        }
-        let runs: BTreeSet<&str> = known.iter().map(|id| short(id)).collect();
-        for name in names_in(self.home.run()) {
-            let dir = self.home.run().join(&name);
-            // Only what looks like a VM's folder, and only if nobody lives in it.
-            if name.len() == 12
-                && name.bytes().all(|b| b.is_ascii_hexdigit())
-                && !runs.contains(name.as_str())
-            {
-                remove_dir(&dir);
-            }
-        }
+        let look = async {
+            let Some(handle) = runner::adopt(&run_dir, &container.id).await.map_err(|e| e.to_string())?
+            else {
+                return Ok(None);
+            };
+            let status = handle.client().get_status(GetStatusRequest {}).await;
+            let status = status.map_err(|status| status.message().to_owned())?.into_inner();
+            Ok::<_, String>(Some((handle, status)))
+        };
+        let error = match tokio::time::timeout(ANSWER, look).await {
+            Ok(Ok(found)) => return found,
+            Ok(Err(error)) => error,
+            Err(_) => format!("nothing within {ANSWER:?}"),
+        };
+        tracing::warn!(id = short(&container.id), error, "a runner does not answer: killed");
+        Handle::unverified(&run_dir, &container.id).kill().await;
+        None
     }
 }
 
-fn names_in(dir: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
-    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
+/// A pause, unpause or update that was cut may have reached the guest and not the record, or nobody knows: the record holds.
+async fn redo(container: &Container, run: &Run) -> crate::error::Result<()> {
+    let (container_id, record) = (container.id.clone(), container.record());
+    let resources = Some(prepare::resources(&record.host));
+    let update = UpdateResourcesRequest { container_id: container_id.clone(), resources };
+    vm::call("update", vm::QUICK, run.vm.sandbox().update_resources(update)).await?;
+    if record.state.status == Status::Paused {
+        vm::call("pause", vm::QUICK, run.vm.sandbox().pause(PauseRequest { container_id })).await?;
+    } else {
+        vm::call("resume", vm::QUICK, run.vm.sandbox().resume(ResumeRequest { container_id })).await?;
+    }
+    Ok(())
 }

@@ -132,14 +132,7 @@ impl Engine {
         let started =
             vm::call("start the main process", START, run.vm.client().start_container(request)).await?;
         self.change(container, |record| {
-            let state = &mut record.state;
-            debug_assert!(state.status.can_become(Status::Running), "{:?}", state.status);
-            state.status = Status::Running;
-            state.pid = started.pid;
-            state.started_at = started.started_at.clone();
-            state.exit_code = 0;
-            state.error.clear();
-            state.oom_killed = false;
+            record.state.started(started.pid, started.started_at.clone());
             record.manually_stopped = false;
             Ok(())
         })

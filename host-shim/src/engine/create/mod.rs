@@ -5,7 +5,7 @@ pub mod body;
 pub mod merge;
 pub mod validate;
 
-use std::{path::Path, sync::Arc};
+use std::{fs::File, path::Path, sync::Arc};
 
 use images::Image;
 
@@ -52,7 +52,7 @@ impl Engine {
         }
         let args = merge::merge(&mut config, &image.config.config)?;
         let warnings = adapt::adapt(&mut host);
-        let id = names::id();
+        let id = self.new_id();
         if config.hostname.is_empty() {
             short(&id).clone_into(&mut config.hostname);
         }
@@ -72,10 +72,13 @@ impl Engine {
             manually_stopped: false,
         };
         let dir = self.home.container(&id);
-        let (templates, disk) = (self.home.templates(), vm::disk_path(&dir));
-        tokio::task::spawn_blocking(move || make_disk(&templates, &disk))
-            .await
-            .map_err(|error| Error::system("the task that makes disks was lost").because(error))??;
+        let (templates, made) = (self.home.templates(), dir.clone());
+        let disk = tokio::task::spawn_blocking(move || make_disk(&templates, &made)).await;
+        let disk = disk.map_err(|error| Error::system("the task that makes disks was lost").because(error));
+        if let Err(error) = disk.flatten() {
+            remove_dir(&dir);
+            return Err(error);
+        }
         let record = match self.store_new(record, name.is_some()).await {
             Ok(record) => record,
             Err(error) => {
@@ -95,6 +98,17 @@ impl Engine {
             return Err(Error::invalid("no image specified"));
         }
         self.images.get(name).map_err(Into::into)
+    }
+
+    /// An id whose short form, the name of its VM's folder, is nobody else's.
+    fn new_id(&self) -> String {
+        loop {
+            let id = names::id();
+            let unserved = self.unserved.iter().map(|unserved| &unserved.id);
+            if self.find(short(&id)).is_err() && !unserved.clone().any(|other| short(other) == short(&id)) {
+                return id;
+            }
+        }
     }
 
     fn owner_of(&self, name: &str) -> Option<String> {
@@ -135,14 +149,17 @@ fn conflict(name: &str, owner: &str) -> Error {
     ))
 }
 
-fn make_disk(templates: &Path, disk: &Path) -> Result<()> {
-    if let Some(dir) = disk.parent() {
-        std::fs::create_dir_all(dir)?;
-    }
+/// Makes a container's folder with its disk, durably: no record may outlive a power cut that its disk did not.
+fn make_disk(templates: &Path, dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir)?;
     let failed =
         |error: diskimg::Error| Error::system(format!("make the container's disk: {error}")).because(error);
     let template = diskimg::ext4_template(templates, diskimg::DEFAULT_SIZE).map_err(failed)?;
-    diskimg::clone_sparse(&template, disk).map_err(failed)?;
+    let disk = vm::disk_path(dir);
+    diskimg::clone_sparse(&template, &disk).map_err(failed)?;
+    for path in [disk.as_path(), dir].into_iter().chain(dir.parent()) {
+        File::open(path)?.sync_all()?;
+    }
     Ok(())
 }
 
