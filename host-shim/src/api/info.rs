@@ -62,7 +62,7 @@ pub(super) fn info(engine: &Engine) -> Result<Value> {
         "Name": nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
         "Labels": [], "ExperimentalBuild": false,
         "ServerVersion": env!("CARGO_PKG_VERSION"),
-        "Runtimes": {"arca": {"path": machine.arca}},
+        "Runtimes": {"arca": {"path": std::env::current_exe().unwrap_or_default()}},
         "DefaultRuntime": "arca",
         "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "",
             "RemoteManagers": null},
@@ -73,13 +73,20 @@ pub(super) fn info(engine: &Engine) -> Result<Value> {
         "SecurityOptions": ["name=seccomp,profile=builtin"],
         "FirewallBackend": {"Driver": "none"},
         "CDISpecDirs": [],
-        "Warnings": ["WARNING: No network: every container runs as with --network none"],
+        "Warnings": warnings(machine),
     });
     // In two, since one would exceed the macro's depth.
     if let (Value::Object(info), Value::Object(rest)) = (&mut info, rest) {
         info.extend(rest);
     }
     Ok(info)
+}
+
+fn warnings(machine: &crate::config::Machine) -> Vec<String> {
+    let network = "WARNING: No network: every container runs as with --network none".to_owned();
+    let slow = machine.accelerator_note.as_ref();
+    let slow = slow.map(|why| format!("WARNING: VMs are emulated, which is slow: {why} (see `arca doctor`)"));
+    [Some(network), slow].into_iter().flatten().collect()
 }
 
 /// The same for the same home on the same host.

@@ -29,8 +29,8 @@ use crate::{
 /// An engine with nothing in it, on a machine that cannot boot.
 pub(super) async fn engine() -> (TempDir, Arc<Engine>) {
     let dir = tempfile::tempdir().unwrap();
-    let home = Home::new(dir.path()).unwrap();
-    home.create().unwrap();
+    let mut home = Home::new(dir.path()).unwrap();
+    home.furnish().unwrap();
     let nowhere = || PathBuf::from("/nonexistent");
     let machine = Machine {
         arca: nowhere(),
@@ -38,6 +38,7 @@ pub(super) async fn engine() -> (TempDir, Arc<Engine>) {
         initramfs: nowhere(),
         qemu: nowhere(),
         accelerator: runner::Accelerator::Tcg,
+        accelerator_note: None,
         cpus: 1,
         memory_mib: 512,
     };

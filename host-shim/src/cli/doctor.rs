@@ -1,24 +1,18 @@
 //! `arca doctor`: each prerequisite, what is wrong, what to do.
 
-use std::{
-    fmt,
-    fs::OpenOptions,
-    os::unix::net::UnixStream,
-    path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
-};
+use std::{fmt, fs::OpenOptions, os::unix::net::UnixStream, path::Path, process::ExitCode};
 
 use super::{
     CliResult,
-    lock::{Owner, owner},
+    lock::{Owner, owner, pid_text},
+    output::say,
 };
 use crate::{
-    config::{Config, Lookup, Machine, find_initramfs, find_kernel, find_program},
-    home::Home,
+    config::{Config, Lookup, Machine, Qemu, find_initramfs, find_kernel, find_program},
+    home::{Home, advice},
 };
 
-/// QEMU that is supported, and the one that is recommended.
-const QEMU: (u32, u32) = (7, 2);
+/// QEMU that is recommended.
 const QEMU_RECOMMENDED: u32 = 10;
 /// Free space below which pulls will soon fail, in MiB.
 const LITTLE_SPACE: u64 = 2048;
@@ -88,43 +82,39 @@ pub(super) fn run() -> CliResult {
     checks.push(lookup("kernel", &find_kernel(&config, &home)));
     checks.push(lookup("initramfs", &find_initramfs(&config, &home)));
     checks.push(lookup("mke2fs", &find_program("mke2fs", "install the package e2fsprogs")));
+    checks.push(open_files());
     checks.push(kvm_device());
     // The test boot needs all of the above.
     if !checks.iter().any(|c| matches!(c.verdict, Verdict::Fail(_))) {
         checks.push(accelerator(&config, &home)?);
     }
     for check in &checks {
-        println!("{check}");
+        say(check);
     }
     let failed = checks.iter().filter(|c| matches!(c.verdict, Verdict::Fail(_))).count();
     if failed == 0 {
-        println!("\nAll that the daemon needs is there.");
+        say("\nAll that the daemon needs is there.");
         return Ok(ExitCode::SUCCESS);
     }
-    println!("\n{failed} of {} checks failed.", checks.len());
+    say(format_args!("\n{failed} of {} checks failed.", checks.len()));
     Ok(ExitCode::FAILURE)
 }
 
 fn lookup(name: &'static str, lookup: &Lookup) -> Check {
     match &lookup.found {
         Some(path) => Check::ok(name, path.display().to_string()),
-        None => {
-            let places: Vec<_> = lookup.looked.iter().map(|p| p.display().to_string()).collect();
-            Check::fail(name, format!("not found at {}", places.join(", ")), lookup.remedy)
-        }
+        None => Check::fail(name, format!("not found at {}", lookup.places()), lookup.remedy),
     }
 }
 
 fn folder(home: &Home) -> Check {
     let name = "ARCA_HOME";
-    let tried = home.create().and_then(|()| tempfile::tempfile_in(home.root()).map(drop));
-    match tried {
-        Ok(()) => Check::ok(name, home.root().display().to_string()),
-        Err(error) => Check::fail(
-            name,
-            format!("{}: {error}", home.root().display()),
-            "set ARCA_HOME to a folder that you may write",
-        ),
+    if let Err(error) = home.create() {
+        return Check::fail(name, super::chain(&error), "see there");
+    }
+    match tempfile::tempfile_in(home.root()) {
+        Ok(_) => Check::ok(name, home.root().display().to_string()),
+        Err(error) => Check::fail(name, format!("{}: {error}", home.root().display()), advice(&error)),
     }
 }
 
@@ -149,9 +139,9 @@ fn socket(config: &Config, home: &Home) -> Check {
     let name = "API socket";
     let path = config.socket(home);
     let text = path.display().to_string();
-    if let Ok(Owner::Daemon(pid)) = owner(home) {
-        let pid = pid.map_or_else(|| "?".to_owned(), |p| p.to_string());
-        return Check::ok(name, format!("{text} (the daemon runs, pid {pid})"));
+    if let Ok(Owner::Daemon(told)) = owner(home) {
+        let text = told.socket.map_or(text, |socket| socket.display().to_string());
+        return Check::ok(name, format!("{text} (the daemon runs{})", pid_text(told.pid)));
     }
     if UnixStream::connect(&path).is_ok() {
         return Check::fail(
@@ -160,45 +150,48 @@ fn socket(config: &Config, home: &Home) -> Check {
             "stop it, or set socketPath in config.json",
         );
     }
-    let parent = path.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
-    match nix::unistd::access(&parent, nix::unistd::AccessFlags::W_OK) {
+    // The daemon makes folders that are missing: the first that is there counts.
+    let folder = path.ancestors().skip(1).find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    match nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK) {
         Ok(()) => Check::ok(name, text),
         Err(error) => Check::fail(
             name,
-            format!("{text}: cannot write its folder: {error}"),
+            format!("{text}: cannot write {}: {error}", folder.display()),
             "set socketPath in config.json",
         ),
     }
 }
 
 fn qemu() -> Check {
-    let found = find_program("qemu-system-x86_64", "install the package qemu-system-x86");
-    let check = lookup("qemu", &found);
-    let Some(path) = found.found else { return check };
-    let output = Command::new(&path).arg("--version").stdin(Stdio::null()).output();
-    let version = output.ok().and_then(|o| qemu_version(&String::from_utf8_lossy(&o.stdout)));
-    let Some((major, minor)) = version else {
-        return Check::fail(
-            "qemu",
-            format!("{}: does not tell its version", path.display()),
-            "reinstall qemu-system-x86",
-        );
-    };
-    let text = format!("{} ({major}.{minor})", path.display());
-    if (major, minor) < QEMU {
-        Check::fail("qemu", text, format!("QEMU {}.{} or later is needed", QEMU.0, QEMU.1))
-    } else if major < QEMU_RECOMMENDED {
-        Check::warn("qemu", text, "works; QEMU 10 is recommended (on Debian 12: from bookworm-backports)")
-    } else {
-        Check::ok("qemu", text)
+    let name = "qemu";
+    let found = Qemu::lookup();
+    let check = lookup(name, &found);
+    if found.found.is_none() {
+        return check;
+    }
+    match Qemu::find() {
+        Err(error) => Check::fail(name, super::chain(&error), "see there"),
+        Ok(Qemu { path, version: (major, minor) }) => {
+            let text = format!("{} ({major}.{minor})", path.display());
+            if major < QEMU_RECOMMENDED {
+                Check::warn(
+                    name,
+                    text,
+                    "works; QEMU 10 is recommended (on Debian 12: from bookworm-backports)",
+                )
+            } else {
+                Check::ok(name, text)
+            }
+        }
     }
 }
 
-/// `QEMU emulator version 10.0.2 (Debian ...)`
-fn qemu_version(text: &str) -> Option<(u32, u32)> {
-    let version = text.lines().next()?.split("version ").nth(1)?;
-    let mut numbers = version.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+fn open_files() -> Check {
+    let name = "open files";
+    match super::limits::few_files() {
+        None => Check::ok(name, format!("{} or more are allowed", super::limits::FEW_FILES)),
+        Some(few) => Check::warn(name, format!("only {few} are allowed"), "raise the limit (`ulimit -Hn`)"),
+    }
 }
 
 fn kvm_device() -> Check {
@@ -232,7 +225,11 @@ fn accelerator(config: &Config, home: &Home) -> Result<Check, Box<dyn std::error
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(match runtime.block_on(Machine::find(config, home)) {
         Ok(machine) if machine.accelerator == runner::Accelerator::Kvm => Check::ok(name, "kvm"),
-        Ok(_) => Check::warn(name, "tcg: VMs are emulated, everything works slowly", "see /dev/kvm above"),
+        Ok(machine) => {
+            let why = machine.accelerator_note.unwrap_or_default();
+            let remedy = "everything works, slowly; see /dev/kvm above";
+            Check::warn(name, format!("tcg: VMs are emulated: {why}"), remedy)
+        }
         Err(error) => Check::fail(name, super::chain(&error), "see above"),
     })
 }
@@ -240,14 +237,6 @@ fn accelerator(config: &Config, home: &Home) -> Result<Check, Box<dyn std::error
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_of_qemu() {
-        let debian = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7)\nCopyright";
-        assert_eq!(qemu_version(debian), Some((7, 2)));
-        assert_eq!(qemu_version("QEMU emulator version 10.0.2 (Debian)"), Some((10, 0)));
-        assert_eq!(qemu_version("qemu: error"), None);
-    }
 
     #[test]
     fn lines_say_what_to_do() {

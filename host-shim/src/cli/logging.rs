@@ -16,5 +16,7 @@ pub(super) fn start(level: LogLevel) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // The default tells of a log that cannot be written by a macro that panics: on a full disk that ends the daemon.
+        .log_internal_errors(false)
         .init();
 }

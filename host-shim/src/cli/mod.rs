@@ -4,8 +4,10 @@ mod client;
 mod control;
 mod daemon;
 mod doctor;
+mod limits;
 mod lock;
 mod logging;
+mod output;
 mod status;
 
 use std::{error::Error as StdError, path::PathBuf, process::ExitCode};
@@ -61,6 +63,10 @@ enum DaemonCommand {
 pub fn main() -> ExitCode {
     // Whatever any part makes is private; the socket is opened up explicitly.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    limits::clear_signals();
+    // Started through /proc/self/exe it would be listed as "exe".
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_name(c"arca");
     let result = match Cli::parse().command {
         // The runner has its own log and its own words.
         Command::Runner { spec } => return runner::serve(&spec),
@@ -73,7 +79,7 @@ pub fn main() -> ExitCode {
         },
     };
     result.unwrap_or_else(|error| {
-        eprintln!("arca: {}", chain(error.as_ref()));
+        output::complain(format_args!("arca: {}", chain(error.as_ref())));
         ExitCode::FAILURE
     })
 }

@@ -5,37 +5,47 @@ use std::process::ExitCode;
 use super::{
     CliResult, client,
     lock::{Owner, owner},
+    output::say,
 };
 use crate::{
     api::status::{Status, VmStatus},
-    config::Config,
     error::Error,
     home::Home,
 };
 
 pub(super) fn run() -> CliResult {
     let home = Home::from_env()?;
-    let config = Config::load(&home)?;
-    let socket = config.socket(&home);
-    let Owner::Daemon(pid) = owner(&home)? else {
-        println!("arca: no daemon runs for {}; start one with `arca daemon start`", home.root().display());
+    let Owner::Daemon(told) = owner(&home)? else {
+        say(format_args!(
+            "arca: no daemon runs for {}; start one with `arca daemon start`",
+            home.root().display()
+        ));
         return Ok(ExitCode::FAILURE);
     };
+    let pid = told.pid.map_or_else(|| "?".to_owned(), |p| p.to_string());
+    let socket = told.socket.ok_or_else(|| {
+        Error::system(format!(
+            "the daemon (pid {pid}) is just starting; its log is {}",
+            home.daemon_log().display()
+        ))
+    })?;
     let text = client::get(&socket, "/_arca/status").map_err(|error| {
-        let pid = pid.map_or_else(|| "?".to_owned(), |p| p.to_string());
-        Error::system(format!("the daemon (pid {pid}) does not answer on {}", socket.display()))
-            .because(error)
+        Error::system(format!(
+            "the daemon (pid {pid}) does not answer on {}: `arca daemon stop` ends it; its log is {}",
+            socket.display(),
+            home.daemon_log().display()
+        ))
+        .because(error)
     })?;
     let status: Status = serde_json::from_str(&text)?;
-    println!("pid          {}", pid.map_or_else(|| "?".to_owned(), |p| p.to_string()));
-    println!("socket       {}", socket.display());
-    println!("accelerator  {}", status.accelerator);
-    println!("home         {}", home.root().display());
-    println!("log          {}", home.daemon_log().display());
-    println!("VMs          {}", status.vms.len());
+    say(format_args!("pid          {pid}"));
+    say(format_args!("socket       {}", socket.display()));
+    say(format_args!("accelerator  {}", status.accelerator));
+    say(format_args!("home         {}", home.root().display()));
+    say(format_args!("log          {}", home.daemon_log().display()));
+    say(format_args!("VMs          {}", status.vms.len()));
     if !status.vms.is_empty() {
-        println!();
-        print!("{}", table(&status.vms));
+        say(format_args!("\n{}", table(&status.vms).trim_end()));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,13 +3,15 @@
 mod load;
 mod lookup;
 mod machine;
+mod qemu;
 mod size;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 pub use load::ConfigError;
-pub use lookup::{Lookup, cache_current, find_initramfs, find_kernel, find_program};
-pub use machine::Machine;
+pub use lookup::{Lookup, Place, cache_current, find_initramfs, find_kernel, find_program};
+pub use machine::{Machine, this_program};
+pub use qemu::Qemu;
 pub use size::parse_size;
 
 use crate::home::Home;
