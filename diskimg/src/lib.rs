@@ -2,6 +2,7 @@
 //!
 //! - [`LayerDisk`] turns OCI layers into a read-only EROFS image (docs: kernel `Documentation/filesystems/erofs.rst`;
 //!   layers: OCI image-spec `layer.md`).
+//! - [`Members`] lists the files of other archives with the same bounded reader.
 //! - [`ext4_template`] and [`clone_sparse`] give each container a sparse writable ext4 disk.
 
 mod data;
@@ -17,10 +18,11 @@ mod tarball;
 mod tree;
 mod xattr;
 
-pub use erofs::Summary;
+pub use erofs::{Summary, is_whole};
 pub use error::{Bound, Error, Fault, Result};
 pub use ext4::{DEFAULT_SIZE, ext4_template};
 pub use layer::LayerStats;
 pub use layerdisk::LayerDisk;
 pub use limits::{Limits, Options};
 pub use sparse::clone_sparse;
+pub use tarball::{Member, MemberKind, Members};

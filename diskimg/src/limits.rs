@@ -5,26 +5,36 @@
 pub struct Limits {
     /// Bytes of the image, counting holes of sparse files and data that later layers replaced.
     pub max_bytes: u64,
-    /// Live inodes.
+    /// Live inodes: files, directories, links.
     pub max_inodes: u64,
     /// Entries read from all layers, live or not.
     pub max_entries: u64,
     /// Bytes of one path, and of a symlink's target.
     pub max_path_len: usize,
-    /// Bytes of names, symlink targets and extended attributes held in memory.
+    /// Memory for inodes, names, symlink targets and extended attributes. The whole writer takes some 70 MiB more.
     pub max_metadata_bytes: u64,
 }
 
-impl Default for Limits {
-    /// 256 GiB and four million inodes: above any sane image, below what hurts the host.
-    fn default() -> Self {
+impl Limits {
+    /// The limits of a disk of `max_bytes` with `max_inodes` files: entries and memory follow from the latter.
+    #[must_use]
+    pub fn of(max_bytes: u64, max_inodes: u64) -> Self {
         Self {
-            max_bytes: 256 << 30,
-            max_inodes: 4_000_000,
-            max_entries: 16_000_000,
+            max_bytes,
+            max_inodes,
+            // Layers merged into one disk replace and delete files.
+            max_entries: max_inodes.saturating_mul(4),
             max_path_len: 4095,
-            max_metadata_bytes: 512 << 20,
+            // Measured: 300 to 350 bytes for a file with a name of ordinary length.
+            max_metadata_bytes: max_inodes.saturating_mul(384),
         }
+    }
+}
+
+impl Default for Limits {
+    /// 64 GiB and two million files (some 750 MB of memory): above any sane image, below what hurts the host.
+    fn default() -> Self {
+        Self::of(64 << 30, 2_000_000)
     }
 }
 

@@ -33,6 +33,15 @@ pub struct Summary {
     pub root_opaque: bool,
 }
 
+/// Whether `file` is an image that was written to its end: super block, checksum and size agree. Cheap; it
+/// finds disks that are empty, cut or overwritten at the start, not a flipped bit in the middle.
+pub fn is_whole(file: &std::fs::File) -> bool {
+    let mut bytes = [0; 3072];
+    file.read_exact_at(&mut bytes, superblock::OFFSET).is_ok()
+        && superblock::blocks(&bytes)
+            .is_some_and(|blocks| file.metadata().is_ok_and(|meta| meta.len() == blocks * BLOCK))
+}
+
 /// Completes the image.
 pub(crate) fn write(tree: &Tree, mut data: DataArea) -> Result<Summary> {
     let plan = Plan::new(tree, data.next_block());

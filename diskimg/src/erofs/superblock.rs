@@ -42,6 +42,15 @@ impl SuperBlock {
     }
 }
 
+/// The size in blocks that an image states; nothing if these are not the bytes of [`SuperBlock::encode`].
+pub(super) fn blocks(bytes: &[u8; 3072]) -> Option<u64> {
+    let word = |at: usize| bytes.get(at..at + 4).and_then(|w| w.try_into().ok()).map(u32::from_le_bytes);
+    let mut unsigned = *bytes;
+    unsigned[4..8].fill(0);
+    let fits = word(0)? == MAGIC && word(4)? == crc32c(&unsigned);
+    fits.then_some(u64::from(word(36)?))
+}
+
 /// CRC-32C as the kernel's `crc32c(~0, ...)`: not inverted at the end. Bit by bit: it runs over 3 KiB, once.
 fn crc32c(data: &[u8]) -> u32 {
     data.iter().fold(!0, |crc, &byte| {

@@ -2,6 +2,7 @@
 //! headers are bounded (a PAX header may claim terabytes) and binary PAX values survive.
 
 mod content;
+mod members;
 mod number;
 mod pax;
 mod sparse;
@@ -10,6 +11,7 @@ use std::io::{self, Read};
 
 use crate::error::{Bound, Error, Fault, Result};
 pub(crate) use content::Content;
+pub use members::{Member, MemberKind, Members};
 use sparse::{PaxSparse, SparseMap};
 
 const BLOCK: usize = 512;
@@ -63,6 +65,7 @@ struct Pending {
 }
 
 /// A tar stream.
+#[derive(Debug)]
 pub(crate) struct TarReader<R> {
     src: R,
     offset: u64,

@@ -21,10 +21,10 @@ pub(crate) const ROOT: Id = 0;
 pub(crate) const MAX_DEPTH: usize = 2048;
 
 /// Memory of an inode and of its place in the image, for the metadata limit.
-const NODE_WEIGHT: u64 = 320;
+const NODE_WEIGHT: u64 = 256;
 
 /// Memory of a name, in its directory and while that is written.
-const NAME_WEIGHT: u64 = 120;
+const NAME_WEIGHT: u64 = 96;
 
 /// Permission bits, owner, time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
