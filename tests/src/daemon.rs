@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -106,6 +106,50 @@ impl Daemon {
         let mut command = Command::new(cache::arca());
         command.args(args).env("ARCA_HOME", &self.home);
         finish(command, Vec::new(), Duration::from_secs(60)).context("arca: run `make build` first")
+    }
+
+    /// The living daemon's process, as its lock file has it.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        let pid = std::fs::read_to_string(self.home.join("daemon.lock")).ok()?.trim().parse().ok()?;
+        // A pid in a file proves nothing.
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let words: Vec<&[u8]> = words.split(|byte| *byte == 0).collect();
+        words.windows(2).any(|pair| pair == [&b"daemon"[..], b"run"]).then_some(pid)
+    }
+
+    /// SIGKILL to the daemon, at once; returns when it is gone.
+    ///
+    /// # Errors
+    /// When none runs, or it does not go.
+    pub fn kill9(&self) -> Result<()> {
+        let pid = self.pid().context("no daemon runs")?;
+        let killed = Command::new("kill").args(["-KILL", &pid.to_string()]).status()?;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.pid().is_some() {
+            if !killed.success() || Instant::now() > deadline {
+                bail!("daemon {pid} does not go");
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Starts the daemon after [`Daemon::kill9`]; how long it took until it answered.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_again(&self) -> Result<Duration> {
+        let begin = Instant::now();
+        self.arca(&["daemon", "start"])?;
+        Ok(begin.elapsed())
+    }
+
+    /// The daemon's log.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let text = std::fs::read(self.home.join("daemon.log")).unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     /// Loads a test image by its file name.

@@ -3,7 +3,7 @@
 use std::{
     io::{Read, Write},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -140,6 +140,58 @@ impl Docker {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().context("docker CLI")
     }
+
+    /// Starts it in the background without input.
+    ///
+    /// # Errors
+    /// When the CLI cannot be run.
+    pub fn background<S: AsRef<str>>(&self, args: &[S]) -> Result<Client> {
+        let mut child = self.spawn(args)?;
+        drop(child.stdin.take());
+        let stdout = drain(child.stdout.take().context("stdout")?);
+        let stderr = drain(child.stderr.take().context("stderr")?);
+        Ok(Client { child, stdout, stderr })
+    }
+}
+
+/// A client that runs in the background; killed when dropped.
+#[derive(Debug)]
+pub struct Client {
+    child: Child,
+    stdout: mpsc::Receiver<Vec<u8>>,
+    stderr: mpsc::Receiver<Vec<u8>>,
+}
+
+impl Client {
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When it has not ended within `limit`.
+    pub fn wait(mut self, limit: Duration) -> Result<Output> {
+        let deadline = Instant::now() + limit;
+        let status = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
+            if Instant::now() > deadline {
+                bail!("a client still runs after {limit:?}");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        output(status, &self.stdout, &self.stderr)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// Runs a command to its end, feeding it and draining it at the same time.
@@ -168,6 +220,14 @@ pub fn finish(mut command: Command, input: Vec<u8>, limit: Duration) -> Result<O
         }
         std::thread::sleep(Duration::from_millis(5));
     };
+    output(status, &stdout, &stderr)
+}
+
+fn output(
+    status: ExitStatus,
+    stdout: &mpsc::Receiver<Vec<u8>>,
+    stderr: &mpsc::Receiver<Vec<u8>>,
+) -> Result<Output> {
     let raw = stdout.recv()?;
     let stderr = String::from_utf8_lossy(&stderr.recv()?).into_owned();
     let code = status

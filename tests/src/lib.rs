@@ -8,5 +8,6 @@ pub mod daemon;
 pub mod docker;
 pub mod image;
 pub mod registry;
+pub mod strays;
 pub mod terminal;
 pub mod wait;
