@@ -111,7 +111,8 @@ impl Daemon {
     /// The living daemon's process, as its lock file has it.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        let pid = std::fs::read_to_string(self.home.join("daemon.lock")).ok()?.trim().parse().ok()?;
+        let told = std::fs::read_to_string(self.home.join("daemon.lock")).ok()?;
+        let pid = told.split_whitespace().next()?.parse().ok()?;
         // A pid in a file proves nothing.
         let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let words: Vec<&[u8]> = words.split(|byte| *byte == 0).collect();

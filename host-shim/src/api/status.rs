@@ -21,6 +21,20 @@ pub struct Status {
     pub accelerator: String,
     /// VMs of running containers.
     pub vms: Vec<VmStatus>,
+    /// Containers that are not served, since their records cannot be read.
+    #[serde(default)]
+    pub unserved: Vec<UnservedStatus>,
+}
+
+/// A container whose record cannot be read.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct UnservedStatus {
+    /// Container id.
+    pub id: String,
+    /// What is wrong with its record.
+    pub why: String,
+    /// Where its files are.
+    pub files: String,
 }
 
 /// One VM.
@@ -44,7 +58,13 @@ pub(super) fn routes() -> Router<Arc<Engine>> {
 
 async fn status(State(engine): State<Arc<Engine>>) -> Response {
     let vms = join_all(engine.vms().into_iter().map(vm)).await;
-    respond::ok(&Status { accelerator: engine.machine.accelerator.as_str().to_owned(), vms })
+    let unserved = engine.unserved.iter().map(|container| UnservedStatus {
+        id: container.id.clone(),
+        why: container.why.to_string(),
+        files: engine.home.container(&container.id).display().to_string(),
+    });
+    let accelerator = engine.machine.accelerator.as_str().to_owned();
+    respond::ok(&Status { accelerator, vms, unserved: unserved.collect() })
 }
 
 async fn vm(vm: VmInfo) -> VmStatus {

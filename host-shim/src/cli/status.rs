@@ -47,6 +47,12 @@ pub(super) fn run() -> CliResult {
     if !status.vms.is_empty() {
         say(format_args!("\n{}", table(&status.vms).trim_end()));
     }
+    for container in &status.unserved {
+        say(format_args!(
+            "\ncontainer {} is not served: {}; its files are kept in {}",
+            container.id, container.why, container.files
+        ));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
