@@ -19,3 +19,4 @@ mod ordinary_user;
 mod privileges;
 mod specification;
 mod support;
+mod torture;
