@@ -18,7 +18,7 @@ use crate::{
 /// test process ends, even by SIGKILL. Runners are found by their lock files, which hold their pids.
 const REAPER: &str = r#"
 read -r _
-ARCA_HOME="$HOME_DIR" "$ARCA" daemon stop >/dev/null 2>&1
+ARCA_HOME="$HOME_DIR" "$@" daemon stop >/dev/null 2>&1
 for lock in "$HOME_DIR"/run/*/runner.lock; do
   [ -e "$lock" ] || continue
   pid=$(sed -n 's/.*"pid":\([0-9]*\).*/\1/p; s/^\([0-9][0-9]*\).*/\1/p' "$lock" | head -n 1)
@@ -27,8 +27,26 @@ done
 i=0
 while [ $i -lt 100 ] && pgrep -f "$HOME_DIR/" >/dev/null; do sleep 0.1; i=$((i+1)); done
 pkill -KILL -f "$HOME_DIR/" 2>/dev/null
+short=$(readlink "$HOME_DIR/run") && rm -rf "$short"
 rm -rf "$HOME_DIR"
 "#;
+
+/// What is not as usual about a daemon.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// Its `config.json`; `null`: none is written.
+    pub config: Value,
+    /// Its home, which is there; else one is made.
+    pub home: Option<PathBuf>,
+    /// Where it is reached; else in the home.
+    pub socket: Option<PathBuf>,
+    /// The program, if not the usual one.
+    pub arca: Option<PathBuf>,
+    /// A command in front of every `arca`, such as `setpriv --reuid 1000`.
+    pub wrapper: Vec<String>,
+    /// Environment beside `ARCA_HOME`.
+    pub env: Vec<(String, String)>,
+}
 
 /// A running daemon.
 #[derive(Debug)]
@@ -36,6 +54,8 @@ pub struct Daemon {
     home: PathBuf,
     docker: Docker,
     reaper: Option<Child>,
+    command: Vec<String>,
+    env: Vec<(String, String)>,
 }
 
 impl Daemon {
@@ -52,26 +72,41 @@ impl Daemon {
     /// # Errors
     /// As [`Daemon::start`].
     pub fn with_config(config: &Value) -> Result<Self> {
-        let home = tempfile::Builder::new().prefix("arca-t").tempdir()?.keep();
-        std::fs::write(home.join("config.json"), serde_json::to_vec(config)?)?;
-        let mut reaper = Command::new("sh");
-        reaper.args(["-c", REAPER]).env("HOME_DIR", &home).env("ARCA", cache::arca());
+        let daemon = Self::prepare(Setup { config: config.clone(), ..Setup::default() })?;
+        daemon.arca(&["daemon", "start"])?;
+        Ok(daemon)
+    }
+
+    /// A daemon that is not started yet.
+    ///
+    /// # Errors
+    /// When its folders cannot be made.
+    pub fn prepare(setup: Setup) -> Result<Self> {
+        let Setup { config, home, socket, arca, wrapper, env } = setup;
+        let home = match home {
+            Some(home) => home,
+            None => tempfile::Builder::new().prefix("arca-t").tempdir()?.keep(),
+        };
+        if !config.is_null() {
+            std::fs::write(home.join("config.json"), serde_json::to_vec(&config)?)?;
+        }
+        let arca = arca.unwrap_or_else(cache::arca);
+        let mut command = wrapper;
+        command.push(arca.to_string_lossy().into_owned());
         // A session of its own: ^C at the terminal must not stop the cleaning.
         let reaper = Command::new("setsid")
-            .arg("sh")
-            .args(reaper.get_args())
+            .args(["sh", "-c", REAPER, "reaper"])
+            .args(&command)
             .env("HOME_DIR", &home)
-            .env("ARCA", cache::arca())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
         let client = home.join("client");
-        std::fs::create_dir(&client)?;
-        let docker = Docker::new(format!("unix://{}", home.join("arca.sock").display()), &client);
-        let daemon = Self { home, docker, reaper: Some(reaper) };
-        daemon.arca(&["daemon", "start"])?;
-        Ok(daemon)
+        std::fs::create_dir_all(&client)?;
+        let socket = socket.unwrap_or_else(|| home.join("arca.sock"));
+        let docker = Docker::new(format!("unix://{}", socket.display()), &client);
+        Ok(Self { home, docker, reaper: Some(reaper), command, env })
     }
 
     /// Its `ARCA_HOME`.
@@ -103,9 +138,17 @@ impl Daemon {
     /// # Errors
     /// When the binary cannot be run or hangs.
     pub fn try_arca(&self, args: &[&str]) -> Result<Output> {
-        let mut command = Command::new(cache::arca());
-        command.args(args).env("ARCA_HOME", &self.home);
-        finish(command, Vec::new(), Duration::from_secs(60)).context("arca: run `make build` first")
+        finish(self.command(args), Vec::new(), Duration::from_secs(150))
+            .context("arca: run `make build` first")
+    }
+
+    /// `arca args...` on this home, not run yet.
+    #[must_use]
+    pub fn command(&self, args: &[&str]) -> Command {
+        let (program, words) = self.command.split_first().map_or(("arca", &[][..]), |(p, w)| (p.as_str(), w));
+        let mut command = Command::new(program);
+        command.args(words).args(args).envs(self.env.iter().cloned()).env("ARCA_HOME", &self.home);
+        command
     }
 
     /// The living daemon's process, as its lock file has it.
