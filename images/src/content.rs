@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::{NamedTempFile, TempPath};
 
 use crate::{
-    digest::Digest,
+    digest::{Digest, HashingReader},
     error::{Error, Result},
 };
 
@@ -38,6 +38,11 @@ impl ContentStore {
         self.blobs.join(digest.hex())
     }
 
+    /// Where half-made files are.
+    pub(crate) fn tmp(&self) -> &Path {
+        &self.tmp
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         &self.blobs
     }
@@ -56,6 +61,18 @@ impl ContentStore {
     pub(crate) fn read(&self, digest: &Digest) -> Result<Vec<u8>> {
         let path = self.path(digest);
         fs::read(&path).map_err(Error::io("read the blob", &path))
+    }
+
+    /// Removes a blob that does not have its digest; whether it was so.
+    pub(crate) fn remove_if_damaged(&self, digest: &Digest) -> Result<bool> {
+        let path = self.path(digest);
+        let mut reader = HashingReader::new(File::open(&path).map_err(Error::io("open the blob", &path))?);
+        io::copy(&mut reader, &mut io::sink()).map_err(Error::io("read the blob", &path))?;
+        if reader.digest() == *digest {
+            return Ok(false);
+        }
+        fs::remove_file(&path).map_err(Error::io("remove the damaged blob", &path))?;
+        Ok(true)
     }
 
     /// A file under `tmp/`, removed unless it is renamed.

@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
@@ -78,32 +80,22 @@ impl State {
 
 /// The database. One process at a time: redb locks its file.
 pub(crate) struct Db {
-    database: Database,
+    path: PathBuf,
+    /// None after an I/O error (a full disk): redb refuses to go on with a database that saw one, so the next
+    /// writer opens it again.
+    writer: Mutex<Option<Database>>,
     state: RwLock<Arc<State>>,
-    writer: Mutex<()>,
 }
 
 impl Db {
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let database = Database::create(path).map_err(|e| match e {
-            redb::DatabaseError::DatabaseAlreadyOpen => Error::System(format!(
-                "{} is in use by another daemon: stop that one, or use another ARCA_HOME",
-                path.display()
-            )),
-            other => other.into(),
-        })?;
-        let transaction = database.begin_write()?;
-        for table in [IMAGES, ORPHANS, REFERENCES, LAYERS] {
-            transaction.open_table(table)?;
-        }
-        transaction.commit()?;
-        let state = State {
-            images: read(&database, IMAGES)?,
-            orphans: read(&database, ORPHANS)?,
-            references: read(&database, REFERENCES)?,
-            layers: read(&database, LAYERS)?,
-        };
-        Ok(Self { database, state: RwLock::new(Arc::new(state)), writer: Mutex::new(()) })
+        let database = open_database(path)?;
+        let state = load(&database)?;
+        Ok(Self {
+            path: path.to_owned(),
+            writer: Mutex::new(Some(database)),
+            state: RwLock::new(Arc::new(state)),
+        })
     }
 
     /// The metadata now; later changes do not show in it.
@@ -114,21 +106,101 @@ impl Db {
     /// Decides and stores: `decide` changes a copy, which becomes the truth once it is durable; an error
     /// changes nothing.
     pub(crate) fn update<R>(&self, decide: impl FnOnce(&mut State) -> Result<R>) -> Result<R> {
-        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let database = match writer.take() {
+            Some(database) => database,
+            None => {
+                let database = open_database(&self.path)?;
+                // Whether the decision that failed became durable, only the disk knows.
+                self.set(load(&database)?);
+                database
+            }
+        };
         let old = self.state();
         let mut new = State::clone(&old);
-        let result = decide(&mut new)?;
-        let transaction = self.database.begin_write()?;
-        let mut changed = write(&transaction, IMAGES, &old.images, &new.images, Arc::ptr_eq)?;
-        changed |= write(&transaction, ORPHANS, &old.orphans, &new.orphans, Arc::ptr_eq)?;
-        changed |= write(&transaction, REFERENCES, &old.references, &new.references, |a, b| a == b)?;
-        changed |= write(&transaction, LAYERS, &old.layers, &new.layers, Arc::ptr_eq)?;
-        if changed {
-            transaction.commit()?;
-            *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        let result = match decide(&mut new) {
+            Ok(result) => result,
+            Err(error) => {
+                *writer = Some(database);
+                return Err(error);
+            }
+        };
+        // Not put back after an error.
+        if store(&database, &old, &new)? {
+            self.set(new);
         }
+        *writer = Some(database);
         Ok(result)
     }
+
+    fn set(&self, state: State) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
+    }
+}
+
+fn load(database: &Database) -> Result<State> {
+    let mut state = State {
+        images: read(database, IMAGES)?,
+        orphans: read(database, ORPHANS)?,
+        references: read(database, REFERENCES)?,
+        layers: read(database, LAYERS)?,
+    };
+    // No decision leaves one; a name must not keep an image from being pulled again.
+    let images = &state.images;
+    state.references.retain(|name, id| {
+        let there = images.contains_key(id);
+        if !there {
+            tracing::warn!(name, id, "the name of a lost image is dropped: pull it again");
+        }
+        there
+    });
+    Ok(state)
+}
+
+/// Opens the database, and makes it first if need be: under another name, since a crash may leave a new one
+/// without the mark by which redb knows its files.
+fn open_database(path: &Path) -> Result<Database> {
+    let open = |path: &Path| {
+        let database = Database::create(path).map_err(|e| match e {
+            redb::DatabaseError::DatabaseAlreadyOpen => Error::System(format!(
+                "{} is in use by another daemon: stop that one, or use another ARCA_HOME",
+                path.display()
+            )),
+            redb::DatabaseError::Storage(redb::StorageError::Io(cause)) => Error::io("open", path)(cause),
+            other => other.into(),
+        })?;
+        let transaction = database.begin_write()?;
+        for table in [IMAGES, ORPHANS, REFERENCES, LAYERS] {
+            transaction.open_table(table)?;
+        }
+        transaction.commit()?;
+        Ok::<_, Error>(database)
+    };
+    if !path.exists() {
+        let new = path.with_extension("new");
+        match fs::remove_file(&new) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io("remove", &new)(e)),
+            _ => {}
+        }
+        drop(open(&new)?);
+        fs::rename(&new, path).map_err(Error::io("make", path))?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        File::open(folder).and_then(|f| f.sync_all()).map_err(Error::io("flush", folder))?;
+    }
+    open(path)
+}
+
+/// Writes what differs; whether anything does.
+fn store(database: &Database, old: &State, new: &State) -> Result<bool> {
+    let transaction = database.begin_write()?;
+    let mut changed = write(&transaction, IMAGES, &old.images, &new.images, Arc::ptr_eq)?;
+    changed |= write(&transaction, ORPHANS, &old.orphans, &new.orphans, Arc::ptr_eq)?;
+    changed |= write(&transaction, REFERENCES, &old.references, &new.references, |a, b| a == b)?;
+    changed |= write(&transaction, LAYERS, &old.layers, &new.layers, Arc::ptr_eq)?;
+    if changed {
+        transaction.commit()?;
+    }
+    Ok(changed)
 }
 
 fn read<V: DeserializeOwned>(database: &Database, table: Table) -> Result<BTreeMap<String, V>> {
@@ -184,6 +256,16 @@ mod tests {
         let db = Db::open(&path).unwrap();
         assert!(Db::open(&path).err().unwrap().to_string().contains("in use by another daemon"));
         db.update(|state| {
+            let image = ImageRecord {
+                config: "{}".into(),
+                manifests: Vec::new(),
+                layers: Vec::new(),
+                size: 0,
+                parent: None,
+                last_tag_time: None,
+            };
+            state.images.insert("sha256:x".into(), Arc::new(image));
+            state.references.insert("docker.io/library/lost:1".into(), "sha256:y".into());
             state.references.insert("docker.io/library/a:1".into(), "sha256:x".into());
             state.layers.insert("d".into(), Arc::new(LayerRecord { blob: "b".into(), size: 7 }));
             Ok(())
@@ -202,9 +284,20 @@ mod tests {
         .unwrap();
         drop(db);
         let state = Db::open(&path).unwrap().state();
-        assert_eq!(state.references.len(), 2);
+        assert_eq!(state.references.len(), 2, "the name of a lost image is dropped");
         assert!(state.layers.is_empty());
         let familiar: Vec<_> = state.references_of("sha256:x").iter().map(Reference::familiar).collect();
         assert_eq!(familiar, ["a:1", "a:2"]);
+    }
+
+    #[test]
+    fn a_database_that_a_crash_left_unmade_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("images.redb");
+        // redb writes its mark last: this is what a kill in between leaves.
+        fs::write(path.with_extension("new"), vec![0; 4096]).unwrap();
+        drop(Db::open(&path).unwrap());
+        assert!(!path.with_extension("new").exists());
+        drop(Db::open(&path).unwrap());
     }
 }

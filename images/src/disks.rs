@@ -2,11 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, File},
     io::{self, Read},
     ops::Range,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use crate::{
@@ -76,15 +79,15 @@ impl DiskBuilder {
         Ok(Self { folder, limits, flights: Flights::default(), content, db })
     }
 
-    /// Whether the disk is there and its layers are known to have matched their diff IDs.
+    /// Whether the disk is there, whole, and its layers are known to have matched their diff IDs.
     pub(crate) fn exists(&self, plan: &Plan, layers: &[Digest]) -> bool {
         let state = self.db.state();
         let known = layers.iter().all(|diff_id| state.layers.contains_key(diff_id.as_str()));
-        known && self.folder.join(plan.file_name()).exists()
+        known && File::open(self.folder.join(plan.file_name())).is_ok_and(|file| diskimg::is_whole(&file))
     }
 
-    /// Makes one disk of `layers` unless it exists; who comes second waits for the first. The work goes on if
-    /// the caller goes away.
+    /// Makes one disk of `layers` unless it exists; who comes second waits for the first. Ends soon after the
+    /// caller goes away: a layer may be large, and the next caller starts again.
     pub(crate) async fn ensure(
         self: &Arc<Self>,
         plan: &Plan,
@@ -102,29 +105,41 @@ impl DiskBuilder {
             return Ok(path);
         }
         let (builder, plan) = (Arc::clone(self), plan.clone());
+        let caller = Caller::default();
+        let gone = Arc::clone(&caller.gone);
         tokio::task::spawn_blocking(move || {
             let _held = (flight, gate);
-            builder.build(&plan, &layers, progress.as_ref()).map(|()| path)
+            builder.build(&plan, &layers, progress.as_ref(), &gone).map(|()| path)
         })
         .await?
     }
 
-    fn build(&self, plan: &Plan, layers: &[Layer], progress: Option<&Arc<dyn Progress>>) -> Result<()> {
+    fn build(
+        &self,
+        plan: &Plan,
+        layers: &[Layer],
+        progress: Option<&Arc<dyn Progress>>,
+        gone: &AtomicBool,
+    ) -> Result<()> {
         let (file, temporary) = self.content.temporary()?.into_parts();
         let out = file.try_clone().map_err(Error::io("open", &temporary))?;
         let options = diskimg::Options { limits: self.limits, bottom: plan.bottom };
-        let mut disk = diskimg::LayerDisk::create(out, options).map_err(|e| disk_error(plan, e))?;
+        let failed = |e| self.failed("make the disk", &plan.file_name(), e);
+        let mut disk = diskimg::LayerDisk::create(out, options).map_err(failed)?;
         let mut records = BTreeMap::new();
         for layer in layers {
-            let stats = self.apply(&mut disk, layer, progress)?;
+            let stats = self.apply(&mut disk, layer, progress, gone)?;
             let record = LayerRecord { blob: layer.blob.to_string(), size: stats.file_bytes };
             records.insert(layer.diff_id.to_string(), Arc::new(record));
         }
-        disk.finish().map_err(|e| disk_error(plan, e))?;
+        disk.finish().map_err(failed)?;
         persist(&file, temporary, &self.folder.join(plan.file_name()))?;
         self.db.update(|state| {
             for (diff_id, record) in records {
-                state.layers.entry(diff_id).or_insert(record);
+                let known = state.layers.get(&diff_id).and_then(|known| known.blob.parse().ok());
+                if known.is_none_or(|blob| self.content.size(&blob).is_none()) {
+                    state.layers.insert(diff_id, record);
+                }
             }
             Ok(())
         })
@@ -136,41 +151,107 @@ impl DiskBuilder {
         disk: &mut diskimg::LayerDisk,
         layer: &Layer,
         progress: Option<&Arc<dyn Progress>>,
+        gone: &AtomicBool,
     ) -> Result<diskimg::LayerStats> {
-        let bad = |why: String| Error::Corrupt(format!("failed to register layer {}: {why}", layer.diff_id));
+        let outcome = self.unpack(disk, layer, progress, gone);
+        if let Err(Error::Corrupt(why)) = &outcome
+            && !gone.load(Ordering::Relaxed)
+            && self.content.remove_if_damaged(&layer.blob)?
+        {
+            return Err(Error::Damaged(format!(
+                "the blob {} of this store was damaged and is removed: pull the image again ({why})",
+                layer.blob
+            )));
+        }
+        outcome
+    }
+
+    fn unpack(
+        &self,
+        disk: &mut diskimg::LayerDisk,
+        layer: &Layer,
+        progress: Option<&Arc<dyn Progress>>,
+        gone: &AtomicBool,
+    ) -> Result<diskimg::LayerStats> {
+        let Some(total) = self.content.size(&layer.blob) else { return Err(lost(&layer.diff_id)) };
         let blob = Extracting {
             file: self.content.open_blob(&layer.blob)?,
             current: 0,
-            total: self.content.size(&layer.blob).unwrap_or(0),
+            total,
             progress: progress.map(|sink| LayerProgress::new(sink, layer.blob.as_str())),
         };
-        let tar = decompress(blob).map_err(|e| bad(e.to_string()))?;
-        let mut tar = HashingReader::new(tar);
-        let stats = disk.apply(&mut tar).map_err(|e| bad(e.to_string()))?;
-        // What lies behind the archive's end belongs to the diff ID too.
-        let rest = io::copy(&mut Read::by_ref(&mut tar).take(self.limits.max_bytes), &mut io::sink());
-        rest.map_err(|e| bad(e.to_string()))?;
+        let failed = |e| self.failed("register layer", layer.diff_id.as_str(), e);
+        let tar = decompress(blob).map_err(|cause| failed(diskimg::Error::Read { offset: 0, cause }))?;
+        let mut tar = HashingReader::new(Watched { inner: tar, gone });
+        // Reads to the stream's end: what lies behind the archive's belongs to the diff ID too.
+        let stats = disk.apply(&mut tar).map_err(failed)?;
         let found = tar.digest();
         if found != layer.diff_id {
-            return Err(bad(format!(
-                "layers from manifest don't match image configuration: the content has the digest {found}"
+            return Err(Error::Corrupt(format!(
+                "failed to register layer {}: layers from manifest don't match image configuration: the content has the digest {found}",
+                layer.diff_id
             )));
         }
         Ok(stats)
     }
+
+    /// What a failure of the writer says of the layer, of this host, or of the configured limits.
+    fn failed(&self, doing: &str, what: &str, error: diskimg::Error) -> Error {
+        use diskimg::Bound;
+        match error {
+            diskimg::Error::Io { doing: step, cause } => Error::Io {
+                context: format!(
+                    "failed to {doing} {what}: cannot {step} in {}",
+                    self.content.tmp().display()
+                ),
+                source: cause,
+            },
+            diskimg::Error::Limit { what: bound, .. } => {
+                let key = if bound == Bound::Bytes { "maxLayerSize" } else { "maxLayerFiles" };
+                Error::InvalidParameter(format!(
+                    "failed to {doing} {what}: {error}: if you trust the image, raise {key} in config.json and restart the daemon"
+                ))
+            }
+            _ => Error::Corrupt(format!("failed to {doing} {what}: {error}")),
+        }
+    }
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "it is used with map_err")]
-fn disk_error(plan: &Plan, error: diskimg::Error) -> Error {
-    match error {
-        diskimg::Error::Io { .. } => Error::System(format!("disk {}: {error}", plan.file_name())),
-        _ => Error::Corrupt(format!("failed to make the disk {}: {error}", plan.file_name())),
+/// Neither the disk nor the blob it was made from are here any more.
+pub(crate) fn lost(diff_id: &Digest) -> Error {
+    Error::Damaged(format!("the content of layer {diff_id} is lost: pull or load the image again"))
+}
+
+/// Tells the work that nobody waits for it.
+#[derive(Default)]
+struct Caller {
+    gone: Arc<AtomicBool>,
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.gone.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Ends when nobody waits for what is read.
+struct Watched<'a, R> {
+    inner: R,
+    gone: &'a AtomicBool,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.gone.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the request was given up"));
+        }
+        self.inner.read(buf)
     }
 }
 
 /// Tells how much of the blob is unpacked.
 struct Extracting {
-    file: fs::File,
+    file: File,
     current: u64,
     total: u64,
     progress: Option<LayerProgress>,

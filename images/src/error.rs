@@ -21,6 +21,9 @@ pub enum Error {
     /// Content did not match its digest or size, or is not what it claims to be.
     #[error("{0}")]
     Corrupt(String),
+    /// A blob of this store no longer has its digest; it was removed, so that the next pull brings it again.
+    #[error("{0}")]
+    Damaged(String),
     /// A registry could not be reached or broke the protocol.
     #[error("{0}")]
     Registry(String),
@@ -28,7 +31,7 @@ pub enum Error {
     #[error("{0}")]
     Timeout(String),
     /// A file of the store could not be read or written.
-    #[error("{context}: {source}")]
+    #[error("{context}: {source}{advice}", advice = advice(source))]
     Io {
         /// What was being done, with the path.
         context: String,
@@ -36,7 +39,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The metadata database failed.
-    #[error("image database: {0}")]
+    #[error("image database: {0}{advice}", advice = database_advice(.0))]
     Database(Box<redb::Error>),
     /// A bug or a dying runtime: a task ended without a result.
     #[error("{0}")]
@@ -87,6 +90,29 @@ impl Error {
     pub(crate) fn io(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let context = format!("{what} {}", path.display());
         move |source| Self::Io { context, source }
+    }
+}
+
+/// What a user can do about a failing file operation.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ": make room there (`docker image prune` removes unused images), then try again"
+        }
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            ": make it writable for the daemon's user, or choose another ARCA_HOME"
+        }
+        _ => "",
+    }
+}
+
+fn database_advice(error: &redb::Error) -> &'static str {
+    match error {
+        redb::Error::Io(cause) => advice(cause),
+        redb::Error::Corrupted(_) => {
+            ": it is damaged; stop the daemon, move the folder `images` of ARCA_HOME away and pull the images again"
+        }
+        _ => "",
     }
 }
 

@@ -17,9 +17,9 @@ pub(crate) const ACCEPT: [&str; 4] = [DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST
 /// Largest manifest or index taken, in bytes; registries cap them at 4 MiB.
 pub(crate) const MAX_MANIFEST: u64 = 4 << 20;
 /// Largest configuration taken, in bytes.
-pub(crate) const MAX_CONFIG: u64 = 8 << 20;
+pub(crate) const MAX_CONFIG: u64 = 4 << 20;
 /// Most layers of one image; docker's own limit is 127.
-const MAX_LAYERS: usize = 1000;
+pub(crate) const MAX_LAYERS: usize = 1000;
 
 /// A pointer to content.
 #[derive(Debug, Clone, Deserialize, Serialize)]

@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Result},
     image::{Pulled, RegistryAuth},
     lease::Lease,
-    manifest::{Descriptor, MAX_CONFIG, Manifest, Platform},
+    manifest::{Descriptor, MAX_CONFIG, MAX_LAYERS, Manifest, Platform},
     progress::{LayerProgress, Progress, ProgressEvent},
     reference::Reference,
     registry::{Endpoint, Session, Wanted, translate},
@@ -68,7 +68,17 @@ async fn pull_from(
             .iter()
             .all(|p| inner.disks.exists(p, &diff_ids[p.layers.clone()]));
     if !complete {
-        fetch_layers(inner, &resolved, &diff_ids, progress).await?;
+        let mut outcome = fetch_layers(inner, &resolved, &diff_ids, progress).await;
+        if let Err(Error::Damaged(why)) = &outcome {
+            // The damaged blob is gone: now it is downloaded like any that lacks.
+            tracing::warn!(why, %reference, "healing the store");
+            outcome = fetch_layers(inner, &resolved, &diff_ids, progress).await;
+        }
+        if let Err(error) = outcome {
+            drop(resolved);
+            inner.forget_leftovers().await;
+            return Err(error);
+        }
     }
     let mut references = vec![reference.digested(resolved.digest.as_str())?];
     references.extend(reference.tag().filter(|_| reference.digest().is_none()).map(|_| reference.clone()));
@@ -121,6 +131,7 @@ async fn resolve(
             }
         }
     };
+    check_sizes(inner, &layers)?;
     let manifest_digests: Vec<_> = raw.iter().map(|bytes| Digest::of(bytes)).collect();
     let lease = inner.leases.take(manifest_digests.iter().cloned().chain([config.digest()?]));
     let worker = Arc::clone(inner);
@@ -142,6 +153,28 @@ async fn resolve(
         layers: pairs,
         _lease: lease,
     })
+}
+
+/// Refuses what would not be taken anyway before a byte of it is downloaded.
+fn check_sizes(inner: &Inner, layers: &[Descriptor]) -> Result<()> {
+    for layer in layers {
+        if layer.size > inner.max_layer {
+            return Err(Error::InvalidParameter(format!(
+                "the layer {} has {} bytes, which exceeds the limit of {}: if you trust the image, raise maxLayerSize in config.json and restart the daemon",
+                layer.digest()?,
+                layer.size,
+                inner.max_layer
+            )));
+        }
+    }
+    let sum = layers.iter().fold(0u64, |sum, layer| sum.saturating_add(layer.size));
+    if sum > inner.max_image {
+        return Err(Error::InvalidParameter(format!(
+            "the image has {sum} bytes; at most {} are taken",
+            inner.max_image
+        )));
+    }
+    Ok(())
 }
 
 async fn fetch_config(inner: &Arc<Inner>, session: &Session, config: &Descriptor) -> Result<String> {
@@ -171,6 +204,12 @@ pub(crate) fn diff_ids(config: &str, layers: usize) -> Result<Vec<Digest>> {
         )));
     }
     let found = parsed.rootfs.diff_ids;
+    if found.len() > MAX_LAYERS {
+        return Err(Error::InvalidParameter(format!(
+            "the image has {} layers; at most {MAX_LAYERS} are supported",
+            found.len()
+        )));
+    }
     if found.is_empty() && layers > 0 {
         return Err(Error::InvalidParameter(
             "invalid rootfs in image configuration: it is no container image".into(),

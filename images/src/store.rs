@@ -13,7 +13,7 @@ use tokio::io::AsyncRead;
 use crate::{
     content::ContentStore,
     db::{Db, digests},
-    disks::{DiskBuilder, Layer, plan},
+    disks::{DiskBuilder, Layer, lost, plan},
     error::{Error, Result},
     image::{
         ContainerUse, DiskUsage, HistoryEntry, Image, Loaded, PruneFilters, Pulled, RegistryAuth, Removed,
@@ -24,7 +24,8 @@ use crate::{
     pull, query,
     reference::Reference,
     registry::{Downloads, Http},
-    remove, sweep,
+    remove,
+    sweep::{self, Keep},
 };
 
 /// How a store is opened.
@@ -42,8 +43,12 @@ pub struct Options {
     pub max_lower_disks: usize,
     /// Deadlines of the registry client.
     pub timeouts: Timeouts,
-    /// Largest archive `load` takes, in bytes, compressed or not.
-    pub max_archive: u64,
+    /// Largest image, in bytes of its blobs, and largest archive `load` takes, compressed or not.
+    pub max_image: u64,
+    /// How long whole blobs and disks of a pull that failed are kept for the next attempt.
+    pub keep_leftovers: Duration,
+    /// How many bytes of them, the newest first.
+    pub max_leftovers: u64,
 }
 
 impl Options {
@@ -56,7 +61,9 @@ impl Options {
             limits: diskimg::Limits::default(),
             max_lower_disks: 8,
             timeouts: Timeouts::default(),
-            max_archive: 256 << 30,
+            max_image: 256 << 30,
+            keep_leftovers: Duration::from_secs(24 * 3600),
+            max_leftovers: 16 << 30,
         }
     }
 }
@@ -103,7 +110,21 @@ pub(crate) struct Inner {
     pub(crate) http: Http,
     pub(crate) downloads: Downloads,
     pub(crate) max_disks: usize,
-    pub(crate) max_archive: u64,
+    pub(crate) leftovers: Keep,
+    pub(crate) max_image: u64,
+    pub(crate) max_layer: u64,
+}
+
+impl Inner {
+    /// After a failed pull or load: bounds what such attempts leave. Its own failure is only told in the log.
+    pub(crate) async fn forget_leftovers(self: &Arc<Self>) {
+        let inner = Arc::clone(self);
+        let swept =
+            tokio::task::spawn_blocking(move || sweep::sweep(&inner, &sweep::Orphans::Stay, inner.leftovers));
+        if let Err(error) = swept.await.unwrap_or_else(|e| Err(e.into())) {
+            tracing::warn!(%error, "cannot remove what a failed pull left");
+        }
+    }
 }
 
 impl ImageStore {
@@ -126,9 +147,13 @@ impl ImageStore {
             http: Http::new(&options)?,
             downloads: Downloads::default(),
             max_disks: options.max_lower_disks.max(1),
-            max_archive: options.max_archive,
+            leftovers: Keep { age: options.keep_leftovers, bytes: options.max_leftovers },
+            max_image: options.max_image,
+            max_layer: options.limits.max_bytes,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Arc::new(inner);
+        sweep::sweep(&inner, &sweep::Orphans::Stay, inner.leftovers)?;
+        Ok(Self { inner })
     }
 
     /// Pulls an image, and makes its layer disks. `platform` is `os[/arch[/variant]]`.
@@ -239,8 +264,7 @@ impl ImageStore {
     }
 
     fn sweep(&self, in_use: &dyn Fn(&str) -> Vec<ContainerUse>) -> Result<()> {
-        let inner = &self.inner;
-        sweep::sweep(&inner.db, &inner.content, &inner.disks, &inner.leases, inner.max_disks, in_use)
+        sweep::sweep(&self.inner, &sweep::Orphans::Unless(in_use), Keep::NOTHING)
     }
 
     /// The image's history, newest first.
@@ -263,7 +287,7 @@ impl ImageStore {
         for plan in &plans {
             let blob = |diff_id: &crate::digest::Digest| {
                 let known = state.layers.get(diff_id.as_str()).and_then(|layer| layer.blob.parse().ok());
-                known.ok_or_else(|| Error::Corrupt(format!("layer {diff_id} is lost: pull the image again")))
+                known.ok_or_else(|| lost(diff_id))
             };
             let layers = diff_ids[plan.layers.clone()].iter();
             let layers = layers.map(|diff_id| Ok(Layer { diff_id: diff_id.clone(), blob: blob(diff_id)? }));

@@ -5,19 +5,28 @@ use std::{
     fs::File,
     io::{self, Read},
     os::unix::fs::FileExt,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
+use diskimg::{MemberKind, Members};
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 
 /// Most members of an archive: a 1000-layer image has three for each layer.
 const MAX_MEMBERS: usize = 100_000;
+/// Longest name in an archive, and bytes of all of them.
+const MAX_NAME: usize = 4096;
+const MAX_NAMES: usize = 32 << 20;
+/// Bytes of all manifests and configurations.
+const MAX_TEXT: u64 = 64 << 20;
+/// Most images of an archive, and most names of an image.
+pub(super) const MAX_IMAGES: usize = 1000;
 /// Links followed before a name is given up.
 const MAX_LINKS: usize = 8;
 
 /// Where a file lies in the archive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Member {
     offset: u64,
     pub(super) size: u64,
@@ -33,42 +42,41 @@ enum Entry {
 pub(super) struct Archive {
     spool: NamedTempFile,
     entries: HashMap<String, Entry>,
+    /// Bytes that may still be read into memory: one small file may be named thousands of times.
+    budget: AtomicU64,
 }
 
 impl Archive {
     pub(super) fn open(spool: NamedTempFile) -> Result<Self> {
         let file = spool.reopen().map_err(|e| invalid(&format!("cannot reopen it: {e}")))?;
-        let end = file.metadata().map_err(|e| invalid(&e.to_string()))?.len();
-        let mut tar = tar::Archive::new(file);
+        let members = Members::new(file).map_err(|e| invalid(&e.to_string()))?;
         let mut entries = HashMap::new();
-        for entry in tar.entries_with_seek().map_err(|e| invalid(&e.to_string()))? {
-            let entry = entry.map_err(|e| invalid(&e.to_string()))?;
-            let raw = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            let name = normalise("", &raw).ok_or_else(|| escape(&raw))?;
-            let kind = entry.header().entry_type();
-            let link = || {
-                entry.link_name_bytes().map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default()
-            };
-            let found = if kind.is_file() {
-                let member = Member { offset: entry.raw_file_position(), size: entry.size() };
-                if member.offset.checked_add(member.size).is_none_or(|last| last > end) {
-                    return Err(invalid("it ends in the middle of a file"));
-                }
-                Entry::File(member)
-            } else if kind.is_symlink() {
-                let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
-                Entry::Link(normalise(folder, &link()).ok_or_else(|| escape(&raw))?)
-            } else if kind.is_hard_link() {
-                Entry::Link(normalise("", &link()).ok_or_else(|| escape(&raw))?)
-            } else {
-                continue;
-            };
-            entries.insert(name, found);
-            if entries.len() > MAX_MEMBERS {
+        let mut names = 0;
+        for (count, member) in members.enumerate() {
+            let member = member.map_err(|e| invalid(&e.to_string()))?;
+            if count >= MAX_MEMBERS {
                 return Err(invalid(&format!("it has more than {MAX_MEMBERS} files")));
             }
+            let raw = text(&member.name)?;
+            let name = normalise("", &raw).ok_or_else(|| escape(&raw))?;
+            let found = match member.kind {
+                MemberKind::File { offset, size } => Entry::File(Member { offset, size }),
+                MemberKind::Symlink(to) => {
+                    let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+                    Entry::Link(normalise(folder, &text(&to)?).ok_or_else(|| escape(&raw))?)
+                }
+                MemberKind::HardLink(to) => {
+                    Entry::Link(normalise("", &text(&to)?).ok_or_else(|| escape(&raw))?)
+                }
+                MemberKind::Other => continue,
+            };
+            names += name.len() + if let Entry::Link(to) = &found { to.len() } else { 0 };
+            if names > MAX_NAMES {
+                return Err(invalid("the names in it are too long"));
+            }
+            entries.insert(name, found);
         }
-        Ok(Self { spool, entries })
+        Ok(Self { spool, entries, budget: AtomicU64::new(MAX_TEXT) })
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
@@ -101,6 +109,10 @@ impl Archive {
     /// A whole small file.
     pub(super) fn read(&self, name: &str, max: u64) -> Result<Vec<u8>> {
         let member = self.member(name)?;
+        let spend = |left: u64| left.checked_sub(member.size);
+        if self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_err() {
+            return Err(invalid(&format!("its manifests and configurations exceed {MAX_TEXT} bytes")));
+        }
         if member.size > max {
             return Err(invalid(&format!("{name:?} has {} bytes; at most {max} are taken", member.size)));
         }
@@ -143,6 +155,13 @@ impl<F: Fn(u64)> Read for MemberReader<'_, F> {
             }
         }
     }
+}
+
+fn text(name: &[u8]) -> Result<String> {
+    if name.len() > MAX_NAME {
+        return Err(invalid(&format!("a name in it is longer than {MAX_NAME} bytes")));
+    }
+    Ok(String::from_utf8_lossy(name).into_owned())
 }
 
 /// A name from the archive's root, `..` resolved; nothing if it leaves the archive.

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{
     Found, FoundLayer,
-    archive::{Archive, invalid},
+    archive::{Archive, MAX_IMAGES, invalid},
 };
 use crate::{
     error::Result,
@@ -25,6 +25,9 @@ struct Item {
 pub(super) fn images(archive: &Archive) -> Result<Vec<Found>> {
     let items: Vec<Item> = serde_json::from_slice(&archive.read("manifest.json", MAX_MANIFEST)?)
         .map_err(|e| invalid(&format!("manifest.json: {e}")))?;
+    if items.len() > MAX_IMAGES {
+        return Err(invalid(&format!("it holds more than {MAX_IMAGES} images")));
+    }
     items.into_iter().map(|item| image(archive, item)).collect()
 }
 
@@ -35,7 +38,11 @@ fn image(archive: &Archive, item: Item) -> Result<Found> {
     // Layers are checked by their diff IDs; names such as blobs/sha256/… state nothing more.
     let layers = layers.iter().map(|name| Ok(FoundLayer { member: archive.member(name)?, digest: None }));
     let mut tags = Vec::new();
-    for tag in item.repo_tags.unwrap_or_default() {
+    let names = item.repo_tags.unwrap_or_default();
+    if names.len() > MAX_IMAGES {
+        return Err(invalid(&format!("an image has more than {MAX_IMAGES} names")));
+    }
+    for tag in names {
         let tag: Reference = tag.parse()?;
         if tag.tag().is_none() || tag.digest().is_some() {
             return Err(invalid(&format!("invalid tag {tag}")));

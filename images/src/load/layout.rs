@@ -2,7 +2,7 @@
 
 use super::{
     Found, FoundLayer,
-    archive::{Archive, invalid},
+    archive::{Archive, MAX_IMAGES, invalid},
 };
 use crate::{
     digest::Digest,
@@ -26,14 +26,17 @@ pub(super) fn images(archive: &Archive) -> Result<Vec<Found>> {
     }
     let index = Manifest::parse(&archive.read("index.json", MAX_MANIFEST)?, "")?;
     let Manifest::Index(entries) = index else { return Err(invalid("index.json is no index")) };
+    if entries.len() > MAX_IMAGES {
+        return Err(invalid(&format!("it holds more than {MAX_IMAGES} images")));
+    }
     let mut found: Vec<Found> = Vec::new();
     for entry in entries {
-        let name = name(&entry)?;
-        let mut image = image(archive, &entry)?;
+        let (name, digest) = (name(&entry)?, entry.digest()?);
         // One image under several names has one entry for each.
-        match found.iter_mut().find(|other| other.config == image.config && other.digest == image.digest) {
+        match found.iter_mut().find(|other| other.digest.as_ref() == Some(&digest)) {
             Some(known) => known.tags.extend(name),
             None => {
+                let mut image = image(archive, &entry)?;
                 image.tags.extend(name);
                 found.push(image);
             }

@@ -4,7 +4,11 @@ mod archive;
 mod docker;
 mod layout;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    io::{Read, Seek, Write},
+    sync::Arc,
+};
 
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -55,7 +59,13 @@ pub(crate) async fn load(
     .await??;
     let mut loaded = Vec::new();
     for image in found {
-        loaded.extend(load_one(inner, &archive, image, &progress).await?);
+        match load_one(inner, &archive, image, &progress).await {
+            Ok(more) => loaded.extend(more),
+            Err(error) => {
+                inner.forget_leftovers().await;
+                return Err(error);
+            }
+        }
     }
     Ok(loaded)
 }
@@ -86,18 +96,16 @@ async fn spool(inner: &Inner, mut archive: impl AsyncRead + Send + Unpin) -> Res
             return Ok(spool);
         }
         total += n as u64;
-        if total > inner.max_archive {
-            return Err(Error::InvalidParameter(format!("the archive exceeds {} bytes", inner.max_archive)));
+        if total > inner.max_image {
+            return Err(too_large(inner));
         }
         // Page-cache writes: short enough to make here, between two reads from a socket.
-        std::io::Write::write_all(&mut spool, &buffer[..n])
-            .map_err(Error::io("write", Path::new("the spool")))?;
+        spool.write_all(&buffer[..n]).map_err(Error::io("write", spool.path()))?;
     }
 }
 
 /// The uncompressed archive.
 fn plain(inner: &Inner, spool: NamedTempFile) -> Result<NamedTempFile> {
-    use std::io::{Read, Seek};
     let unreadable = |e: std::io::Error| Error::InvalidParameter(format!("cannot read the archive: {e}"));
     let mut file = spool.reopen().map_err(unreadable)?;
     let mut magic = [0; 6];
@@ -111,12 +119,29 @@ fn plain(inner: &Inner, spool: NamedTempFile) -> Result<NamedTempFile> {
         return Ok(spool);
     }
     let mut out = inner.content.temporary()?;
-    let mut from = decompress(file).map_err(unreadable)?.take(inner.max_archive + 1);
-    let copied = std::io::copy(&mut from, &mut out).map_err(unreadable)?;
-    if copied > inner.max_archive {
-        return Err(Error::InvalidParameter(format!("the archive exceeds {} bytes", inner.max_archive)));
+    let mut from = decompress(file).map_err(unreadable)?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut total = 0u64;
+    loop {
+        let n = match from.read(&mut buffer) {
+            Ok(0) => return Ok(out),
+            Ok(n) => n,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(unreadable(e)),
+        };
+        total += n as u64;
+        if total > inner.max_image {
+            return Err(too_large(inner));
+        }
+        out.write_all(&buffer[..n]).map_err(Error::io("write", out.path()))?;
     }
-    Ok(out)
+}
+
+fn too_large(inner: &Inner) -> Error {
+    Error::InvalidParameter(format!(
+        "the archive is larger than the {} bytes that an image may have",
+        inner.max_image
+    ))
 }
 
 async fn load_one(
@@ -133,9 +158,13 @@ async fn load_one(
     let mut leases = vec![inner.leases.take(names.cloned())];
     let state = inner.db.state();
     let mut layers = Vec::with_capacity(diff_ids.len());
+    // One file may be named for every layer: it is taken once.
+    let mut taken: HashMap<Member, Digest> = HashMap::new();
     for (found, diff_id) in image.layers.into_iter().zip(&diff_ids) {
         let known = state.layers.get(diff_id.as_str()).and_then(|known| known.blob.parse::<Digest>().ok());
-        let blob = match known.filter(|blob| inner.content.size(blob).is_some()) {
+        let known = known.filter(|blob| inner.content.size(blob).is_some());
+        let member = found.member;
+        let blob = match known.or_else(|| taken.get(&member).cloned()) {
             Some(blob) => blob,
             None => {
                 // An uncompressed layer's blob has the diff ID; others get their lease once the name is known.
@@ -153,6 +182,7 @@ async fn load_one(
             }
         };
         leases.push(inner.leases.take([blob.clone()]));
+        taken.insert(member, blob.clone());
         layers.push(Layer { diff_id: diff_id.clone(), blob });
     }
     for disk in &disks {
