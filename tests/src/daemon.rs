@@ -170,7 +170,12 @@ impl Daemon {
         let pid = self.pid().context("no daemon runs")?;
         let killed = Command::new("kill").args(["-KILL", &pid.to_string()]).status()?;
         let deadline = Instant::now() + Duration::from_secs(10);
-        while self.pid().is_some() {
+        // Its command line goes before its files are closed; a zombie has none.
+        let gone = || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+        };
+        while !gone() {
             if !killed.success() || Instant::now() > deadline {
                 bail!("daemon {pid} does not go");
             }

@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod docker;
 pub mod image;
 pub mod registry;
+pub mod saboteur;
 pub mod strays;
 pub mod terminal;
 pub mod wait;

@@ -15,7 +15,8 @@ const FILES: [&str; 7] =
     ["config.json", "daemon.lock", "daemon.log", "daemon.log.1", "arca.sock", "store.redb", "client"];
 const FOLDERS: [&str; 4] = ["containers", "images", "run", "templates"];
 /// What a container's folder may have, beside its log.
-const CONTAINER: [&str; 6] = ["disk.img", "vm.json", "exit.json", "console.log", "runner.log", "files"];
+const CONTAINER: [&str; 7] =
+    ["disk.img", "vm.json", "exit.json", "exit.room", "console.log", "runner.log", "files"];
 /// Digits of an id in names.
 const SHORT: usize = 12;
 

@@ -101,7 +101,8 @@ fn running_containers_are_adopted_and_everything_works() {
     let all = lines(&follow.wait(SOON).unwrap().stdout);
     assert_eq!(all, (1..=all.len() as u64).collect::<Vec<_>>());
     assert!(all.len() > seen);
-    assert!(!lines(&attached.wait(SOON).unwrap().stdout).is_empty());
+    let attached = attached.wait(SOON).unwrap();
+    assert!(!lines(&attached.stdout).is_empty(), "{attached:?}");
     assert_eq!(inspect(&daemon, "web")["State"]["ExitCode"], 137);
 
     // The frozen one is still frozen, and thaws.
@@ -128,7 +129,13 @@ fn exits_that_nobody_heard_of_are_told_truly() {
         ("high", "", "exit 255"),
         ("rm", "--rm", "exit 0"),
     ]
-    .map(|(name, options, end)| sh(&daemon, options, name, &format!("sleep 8; {end}")).ok().to_owned());
+    .map(|(name, options, end)| {
+        let script = format!("while [ ! -e /go ]; do sleep 0.1; done; {end}");
+        sh(&daemon, options, name, &script).ok().to_owned()
+    });
+    for id in &ids {
+        daemon.docker().run(&["exec", "-d", id, "sh", "-c", "sleep 5; touch /go"]).ok();
+    }
     let began = OffsetDateTime::now_utc();
     daemon.kill9().unwrap();
     for id in &ids {
