@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a part of the build needs and the machine lacks. Asks nothing, changes nothing twice.
 #
-#   scripts/setup.sh [kernel|build|run|test|lint]...     (default: run test)
+#   scripts/setup.sh [kernel|build|run|test|lint|fuzz]...     (default: run test)
 #
 # Debian packages are installed when root; otherwise the exact command is printed. Programs that no
 # package has (cargo-deny, an unpacked docker CLI) go to the cache folder.
@@ -17,6 +17,9 @@ KERNEL_PACKAGES=(linux-source-6.1 gcc libc6-dev make:make flex:flex bison:bison 
 BUILD_PACKAGES=(gcc libc6-dev ca-certificates)
 RUN_PACKAGES=(e2fsprogs:mke2fs busybox-static)
 TEST_PACKAGES=(skopeo:skopeo mmdebstrap:mmdebstrap docker-registry:docker-registry procps:pgrep e2fsprogs:mke2fs)
+LINT_PACKAGES=(shellcheck:shellcheck)
+# libFuzzer is C++.
+FUZZ_PACKAGES=(g++:c++)
 QEMU_PACKAGE=qemu-system-x86
 
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -178,8 +181,9 @@ main() {
       rust) packages "${BUILD_PACKAGES[@]}"; rust ;;
       run) main build; packages "${RUN_PACKAGES[@]}"; qemu; docker_cli ;;
       test) main run; packages "${TEST_PACKAGES[@]}" ;;
-      lint) main rust; cargo_tool cargo-deny "$DENY_VERSION" 6 ;;
-      *) fail "unknown part '$part': kernel, build, rust, run, test or lint" ;;
+      lint) main rust; packages "${LINT_PACKAGES[@]}"; cargo_tool cargo-deny "$DENY_VERSION" 6 ;;
+      fuzz) main rust; packages "${FUZZ_PACKAGES[@]}" ;;
+      *) fail "unknown part '$part': kernel, build, rust, run, test, lint or fuzz" ;;
     esac
   done
   ((SECONDS - t0 < 2)) || say "set-up ($*): $((SECONDS - t0)) s"
