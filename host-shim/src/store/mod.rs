@@ -2,6 +2,7 @@
 //!
 //! Tables: containers (id -> versioned JSON) and names (name -> id). A name is taken by the transaction that writes it.
 
+mod file;
 pub mod stored;
 
 use std::{
@@ -15,6 +16,7 @@ use crate::{
     engine::record::Record,
     error::{Error, Result},
 };
+use file::DatabaseFile;
 use stored::Unreadable;
 
 const CONTAINERS: TableDefinition<&str, &[u8]> = TableDefinition::new("containers");
@@ -23,7 +25,7 @@ const NAMES: TableDefinition<&str, &str> = TableDefinition::new("container_names
 /// The open database. All methods block for the time of an fsync at most.
 #[derive(Debug)]
 pub struct Store {
-    db: Database,
+    file: DatabaseFile,
 }
 
 /// Why a container could not be written.
@@ -71,24 +73,7 @@ impl Store {
     /// # Errors
     /// When it cannot be opened (damaged, locked by another daemon, disk).
     pub fn open(path: &Path) -> Result<Self> {
-        let db = Database::create(path).map_err(|error| {
-            let remedy = match &error {
-                DatabaseError::DatabaseAlreadyOpen => "another process uses it: stop that one, or use another ARCA_HOME",
-                DatabaseError::UpgradeRequired(_) => "another version of Arca wrote it: use that one",
-                // redb also calls a file that is none of its own an I/O error.
-                DatabaseError::Storage(redb::StorageError::Io(io)) if io.raw_os_error().is_some() => "check the disk and the rights of ARCA_HOME",
-                _ => {
-                    "it is damaged: put a backup in its place, or move it away to start without containers (images stay; \
-                     their files stay in containers/ only if you copy that folder first)"
-                }
-            };
-            Error::system(format!("cannot open the database {}: {error}; {remedy}", path.display())).because(error)
-        })?;
-        let transaction = db.begin_write().map_err(failed)?;
-        transaction.open_table(CONTAINERS).map_err(failed)?;
-        transaction.open_table(NAMES).map_err(failed)?;
-        transaction.commit().map_err(failed)?;
-        Ok(Self { db })
+        Ok(Self { file: DatabaseFile::open(path, open)? })
     }
 
     /// Writes a new container and takes its name, or neither.
@@ -151,8 +136,8 @@ impl Store {
     /// When the database fails.
     pub fn load(&self) -> Result<Loaded> {
         let mut loaded = Loaded::default();
-        let read = |loaded: &mut Loaded| -> Result<(), redb::Error> {
-            let transaction = self.db.begin_read()?;
+        let read = |db: &Database, loaded: &mut Loaded| -> Result<(), redb::Error> {
+            let transaction = db.begin_read()?;
             for entry in transaction.open_table(CONTAINERS)?.iter()? {
                 let (id, json) = entry?;
                 match stored::parse(id.value(), json.value()) {
@@ -165,7 +150,7 @@ impl Store {
             }
             Ok(())
         };
-        read(&mut loaded).map_err(failed)?;
+        self.file.with(|db| read(db, &mut loaded).map_err(failed))?;
         self.repair_names(&mut loaded)?;
         Ok(loaded)
     }
@@ -229,15 +214,51 @@ impl Store {
             &mut redb::Table<'_, &'static str, &'static str>,
         ) -> Result<T, Refused>,
     ) -> Result<T, Refused> {
-        let transaction = self.db.begin_write().map_err(failed)?;
-        let value = {
-            let mut containers = transaction.open_table(CONTAINERS).map_err(failed)?;
-            let mut names = transaction.open_table(NAMES).map_err(failed)?;
-            work(&mut containers, &mut names)?
-        };
-        transaction.commit().map_err(failed)?;
-        Ok(value)
+        self.file.with(|db| {
+            let transaction = db.begin_write().map_err(failed)?;
+            let value = {
+                let mut containers = transaction.open_table(CONTAINERS).map_err(failed)?;
+                let mut names = transaction.open_table(NAMES).map_err(failed)?;
+                work(&mut containers, &mut names)?
+            };
+            transaction.commit().map_err(failed)?;
+            Ok(value)
+        })
     }
+}
+
+/// The database at `path` with its tables. Nothing is written to one that has them.
+fn open(path: &Path) -> Result<Database> {
+    let db = Database::create(path).map_err(|error| {
+        let remedy = match &error {
+            DatabaseError::DatabaseAlreadyOpen => "another process uses it: stop that one, or use another ARCA_HOME",
+            DatabaseError::UpgradeRequired(_) => "another version of Arca wrote it: use that one",
+            // redb also calls a file that is none of its own an I/O error.
+            DatabaseError::Storage(redb::StorageError::Io(io)) if io.raw_os_error().is_some() => "check the disk and the rights of ARCA_HOME",
+            _ => {
+                "it is damaged: put a backup in its place, or move it away to start without containers (images stay; \
+                 their files stay in containers/ only if you copy that folder first)"
+            }
+        };
+        Error::system(format!("cannot open the database {}: {error}; {remedy}", path.display())).because(error)
+    })?;
+    let has_tables = || -> Result<bool, redb::Error> {
+        let transaction = db.begin_read()?;
+        let has = |result| match result {
+            Ok(()) => Ok(true),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(false),
+            Err(error) => Err(error),
+        };
+        Ok(has(transaction.open_table(CONTAINERS).map(drop))?
+            && has(transaction.open_table(NAMES).map(drop))?)
+    };
+    if !has_tables().map_err(failed)? {
+        let transaction = db.begin_write().map_err(failed)?;
+        transaction.open_table(CONTAINERS).map_err(failed)?;
+        transaction.open_table(NAMES).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+    }
+    Ok(db)
 }
 
 fn put(
