@@ -19,12 +19,13 @@ export CARGO_TARGET_DIR=${ARCA_FUZZ_TARGET_DIR:-$dir/target}
 export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_PANIC=abort CARGO_PROFILE_RELEASE_DEBUG=line-tables-only
 export CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true
 export CARGO_PROFILE_RELEASE_OPT_LEVEL=2 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
-coverage="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters
-  -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing"
+coverage=(-Cpasses=sancov-module --cfg fuzzing)
+for option in level=4 inline-8bit-counters pc-table trace-compares; do
+  coverage+=("-Cllvm-args=-sanitizer-coverage-$option")
+done
 # With --target, build scripts and procedural macros are built without the flags.
 host=$(rustc --print host-tuple)
-# shellcheck disable=SC2086 # words on purpose
-RUSTFLAGS=$(echo $coverage) timed "cargo build (with coverage counters)" \
+RUSTFLAGS="${coverage[*]}" timed "cargo build (with coverage counters)" \
   cargo build --quiet --release --target "$host" -p fuzz --features libfuzzer --bins
 bin=$CARGO_TARGET_DIR/$host/release
 

@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034 # its variables are used by who sources it
 # Shared by the set-up and build scripts: where things live, and how progress is told.
 # Sourced with bash; `set -euo pipefail` is the caller's.
 

@@ -152,7 +152,7 @@ cargo_tool() {
 docker_cli() {
   has docker && return 0
   [[ -x $ARCA_TOOLS/docker-cli/usr/bin/docker ]] && return 0
-  has apt-get && has dpkg || fail "install a docker CLI; Arca speaks Docker's API but brings no CLI"
+  if ! { has apt-get && has dpkg; }; then fail "install a docker CLI; Arca speaks Docker's API but brings no CLI"; fi
   local package=docker.io dir
   # A name that other packages only mention has no candidate.
   apt-cache policy docker-cli | grep -q 'Candidate: [0-9]' && package=docker-cli
