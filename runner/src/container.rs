@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -26,7 +26,7 @@ use crate::{
     guest::{call, is_lost},
     logs::LogWriter,
     runner::{Runner, Started},
-    state::Event,
+    state::{Event, State},
     stdio::{Pump, Wanted},
 };
 
@@ -37,6 +37,8 @@ const PREPARE: Duration = Duration::from_secs(120);
 const START: Duration = Duration::from_secs(60);
 /// Time the output of an ended process may take into the log.
 const LAST_OUTPUT: Duration = Duration::from_secs(20);
+/// Time the disk has for the exit record before it is told all the same.
+const DURABLE: Duration = Duration::from_secs(10);
 /// Entropy for the guest: the kernel's pool has 256 bits.
 const SEED_BYTES: usize = 64;
 /// Docker's exit code of a process that was killed with its machine.
@@ -74,11 +76,20 @@ fn claim(runner: &Arc<Runner>, request: StartContainerRequest) -> Result<watch::
     tokio::spawn(async move {
         let result = tokio::select! {
             result = run(&runner, request) => result.map_err(Error::into_status),
-            _ = runner.machine.wait(Stage::Exited) => Err(Status::unavailable("the VM was lost while starting")),
+            lost = runner.machine.wait(Stage::Exited) => Err(lost_while_starting(lost)),
         };
         sender.send_replace(Some(result));
     });
     Ok(outcome)
+}
+
+/// Why a start came to nothing, for its client.
+fn lost_while_starting(end: Result<State, Status>) -> Status {
+    let why = match end {
+        Ok(state) => state.exit.map(|exit| exit.error).unwrap_or_default(),
+        Err(status) => status.message().to_owned(),
+    };
+    Status::aborted(if why.is_empty() { "the VM was lost".into() } else { why })
 }
 
 async fn run(runner: &Arc<Runner>, request: StartContainerRequest) -> Result<StartContainerResponse, Error> {
@@ -194,7 +205,7 @@ async fn watch_exit(runner: &Runner, id: &str, mut pump: JoinHandle<Result<(), E
             (KILLED, false, learned)
         }
     };
-    record_exit(runner, exit_code, oom_killed, finished, error);
+    record_exit(runner, exit_code, oom_killed, finished, error).await;
 }
 
 /// The guest's answer, through any number of lost connections.
@@ -218,7 +229,7 @@ fn finished_at(runner: &Runner, ended: &WaitProcessResponse, learned: clock::Sta
 }
 
 /// Makes the exit durable, then known, then ends the attached clients' streams.
-pub(crate) fn record_exit(
+pub(crate) async fn record_exit(
     runner: &Runner,
     exit_code: i32,
     oom_killed: bool,
@@ -229,6 +240,11 @@ pub(crate) fn record_exit(
     if state.stage != Stage::Running {
         return;
     }
+    if runner.recording.swap(true, Ordering::AcqRel) {
+        // Known once the first one has written it.
+        let _ = runner.machine.wait(Stage::Exited).await;
+        return;
+    }
     let record = ExitRecord {
         exit_code,
         oom_killed,
@@ -237,9 +253,17 @@ pub(crate) fn record_exit(
         error,
         pid: state.main_pid,
     };
-    if let Err(error) = write_exit(&runner.spec.state_dir, &record) {
-        // A full disk must not keep the container running for ever: the daemon that waits still learns it.
-        tracing::error!(%error, ?record, "exit record is not durable");
+    let (dir, written) = (runner.spec.state_dir.clone(), record.clone());
+    let writing = tokio::task::spawn_blocking(move || write_exit(&dir, &written));
+    // A disk that fails or hangs must not keep the container running for ever: the daemon that waits still learns it.
+    match timeout(DURABLE, writing).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => tracing::error!(%error, ?record, "exit record is not durable"),
+        Ok(Err(error)) => tracing::error!(%error, ?record, "exit record is not durable"),
+        Err(_) => tracing::error!(
+            ?record,
+            "exit record is not durable: the disk did not take it within {DURABLE:?}"
+        ),
     }
     runner.machine.advance(Event::Exited(record));
     runner.hub.end(Ok(()));

@@ -1,9 +1,9 @@
 //! The exit record of a main process: durable before anybody is told.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
@@ -57,12 +57,48 @@ pub fn read_exit(state_dir: &Path) -> Result<Option<ExitRecord>, Error> {
     }
 }
 
-/// Makes the record durable.
+/// Room for a record, taken while there is some: a disk that is full when the process ends has it all the same.
+const ROOM: usize = 8 << 10;
+/// Most of an error's text in a record.
+const MAX_ERROR: usize = 4 << 10;
+
+fn room(state_dir: &Path) -> PathBuf {
+    state_dir.join(EXIT).with_extension("room")
+}
+
+/// Takes the room for a record.
+pub(crate) fn reserve(state_dir: &Path) -> Result<(), Error> {
+    let path = room(state_dir);
+    // Zeros could become a hole.
+    fs::write(&path, [b' '; ROOM]).map_err(Error::file("write", &path))
+}
+
+/// Makes the record durable, in the room that was taken for it.
 pub(crate) fn write_exit(state_dir: &Path, record: &ExitRecord) -> Result<(), Error> {
-    let path = state_dir.join(EXIT);
-    let text =
-        serde_json::to_vec_pretty(record).map_err(|source| Error::Damaged { path: path.clone(), source })?;
-    replace(&path, &text)
+    let (path, room) = (state_dir.join(EXIT), room(state_dir));
+    let mut record = record.clone();
+    let mut limit = MAX_ERROR;
+    let mut text = loop {
+        let end = (0..=limit.min(record.error.len())).rev().find(|at| record.error.is_char_boundary(*at));
+        record.error.truncate(end.unwrap_or(0));
+        let text = serde_json::to_vec_pretty(&record)
+            .map_err(|source| Error::Damaged { path: path.clone(), source })?;
+        if text.len() <= ROOM || limit == 0 {
+            break text;
+        }
+        // Escapes make it longer.
+        limit /= 2;
+    };
+    // Over the whole room: what was there must not show.
+    text.resize(text.len().max(ROOM), b' ');
+    let write = || -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(&room)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&room, &path)?;
+        File::open(state_dir)?.sync_all()
+    };
+    write().map_err(Error::file("write", &path))
 }
 
 /// Forgets the record of an earlier run: a new VM starts in this state folder.
@@ -115,6 +151,30 @@ mod tests {
         clear_exit(dir.path()).unwrap();
         assert_eq!(read_exit(dir.path()).unwrap(), None);
         clear_exit(dir.path()).unwrap();
+    }
+
+    /// SPEC V7
+    #[test]
+    fn a_record_of_any_length_goes_into_the_room_that_was_taken() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        for error in ["", "x", &"\u{1}\u{fffd}\"".repeat(5000)] {
+            reserve(dir.path()).unwrap();
+            let taken = fs::metadata(room(dir.path())).unwrap();
+            let record = ExitRecord { exit_code: 3, error: error.into(), ..ExitRecord::default() };
+            write_exit(dir.path(), &record).unwrap();
+            let used = fs::metadata(dir.path().join(EXIT)).unwrap();
+            assert_eq!((used.ino(), used.len(), used.blocks()), (taken.ino(), taken.len(), taken.blocks()));
+            let read = read_exit(dir.path()).unwrap().unwrap();
+            assert!(
+                read.exit_code == 3
+                    && error.starts_with(&read.error)
+                    && read.error.is_empty() == error.is_empty()
+            );
+        }
+        // Nobody took room.
+        write_exit(dir.path(), &ExitRecord::default()).unwrap();
+        assert_eq!(read_exit(dir.path()).unwrap(), Some(ExitRecord::default()));
     }
 
     #[test]

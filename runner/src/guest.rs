@@ -2,10 +2,17 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use proto::{
+    dial, ports,
+    sandbox::{GetInfoRequest, GetInfoResponse, sandbox_client::SandboxClient},
+};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::{Code, Response, Status};
 
-use crate::Error;
+use crate::{Error, VmSpec, silence, vmm::Vm};
+
+/// Time one attempt to get a booting guest's first answer may take: it could have been asked before it could answer.
+const FIRST: Duration = Duration::from_secs(5);
 
 /// Pause before a repeat.
 const RETRY: Duration = Duration::from_millis(10);
@@ -33,6 +40,47 @@ where
             Err(_) => return Err(Error::Timeout { stage, after: within, tail }),
         }
     }
+}
+
+/// Waits until a booting guest's service answers.
+pub(crate) async fn ready(vm: &dyn Vm, spec: &VmSpec) -> Result<(), Error> {
+    let within = Duration::from_millis(spec.boot_timeout_ms.max(1));
+    let deadline = Instant::now() + within;
+    let late = || Error::Timeout { stage: "answer of the guest", after: within, tail: String::new() };
+    // A plain dial first: cheaper to repeat than a gRPC channel.
+    dial::connect_until(&spec.vsock_socket(), ports::GUEST_CONTROL, deadline).await.map_err(|_| late())?;
+    tracing::debug!("guest listens");
+    loop {
+        match timeout_at(deadline, timeout(FIRST, info(vm))).await {
+            Ok(Ok(Ok(info))) => {
+                let GetInfoResponse { version, kernel_release, uptime_ms, .. } = info;
+                tracing::info!(version, kernel_release, uptime_ms, "guest");
+                return Ok(());
+            }
+            Ok(Ok(Err(status))) if !is_lost(&status) => return Err(status.into()),
+            Ok(Ok(Err(_))) => sleep(RETRY).await,
+            Ok(Err(_)) => tracing::debug!("no answer of the guest within {FIRST:?}"),
+            Err(_) => return Err(late()),
+        }
+    }
+}
+
+/// Ends once the guest does not answer any more.
+pub(crate) async fn until_silent(vm: &dyn Vm) {
+    silence::until_silent(silence::LIMIT, || async {
+        match info(vm).await {
+            Ok(_) => true,
+            // Any answer is a sign of life.
+            Err(status) => !is_lost(&status),
+        }
+    })
+    .await;
+}
+
+/// Over a connection of its own: one that hangs must not be mistaken for the guest.
+async fn info(vm: &dyn Vm) -> Result<GetInfoResponse, Status> {
+    let mut guest = SandboxClient::new(vm.channel(ports::GUEST_CONTROL));
+    guest.get_info(GetInfoRequest {}).await.map(Response::into_inner)
 }
 
 /// Whether the status tells of the connection, not of the request: tonic has `Unavailable` for a failed dial and `Unknown`

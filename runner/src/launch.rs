@@ -4,6 +4,10 @@ use std::{
     fs::{self, OpenOptions},
     path::{Path, PathBuf},
     process::Stdio,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,7 +23,7 @@ use tokio::{
 use tonic::transport::Channel;
 
 use crate::{
-    Error, VmSpec, lock,
+    Error, VmSpec, lock, silence,
     spec::{RUNNER_LOG, RUNNER_SOCKET, SPEC, VSOCK_SOCKET},
 };
 
@@ -27,6 +31,8 @@ use crate::{
 const LAUNCH: Duration = Duration::from_secs(15);
 /// Time one `GetStatus` may take.
 const STATUS: Duration = Duration::from_secs(2);
+/// How often it is looked whether a watched runner still lives.
+const ALIVE: Duration = Duration::from_secs(2);
 /// Pause between two tries to reach a starting runner.
 const RETRY: Duration = Duration::from_millis(2);
 
@@ -50,10 +56,20 @@ pub fn resident(run_dir: &Path) -> Option<String> {
 /// A living runner. Cheap to clone; dropping it changes nothing for the runner.
 #[derive(Debug, Clone)]
 pub struct Handle {
+    fate: Arc<Fate>,
     run_dir: PathBuf,
     vm_id: String,
     runner: Channel,
     guest: Channel,
+}
+
+/// What all clones of a handle know.
+#[derive(Debug, Default)]
+struct Fate {
+    /// Why it was killed.
+    killed: OnceLock<String>,
+    /// Somebody watches it.
+    watched: AtomicBool,
 }
 
 /// Starts a runner for `spec` with the executable `arca` and waits until it answers. It is detached: it lives on when the
@@ -136,6 +152,7 @@ pub async fn adopt(run_dir: &Path, vm_id: &str) -> Result<Option<Handle>, Error>
 impl Handle {
     fn new(run_dir: &Path, vm_id: &str) -> Self {
         Self {
+            fate: Arc::default(),
             run_dir: run_dir.to_owned(),
             vm_id: vm_id.to_owned(),
             runner: dial::unix_channel(run_dir.join(RUNNER_SOCKET)),
@@ -185,6 +202,54 @@ impl Handle {
         lock::owner(&self.run_dir).is_some_and(|owner| owner.vm_id == self.vm_id)
     }
 
+    /// Watches the runner until it ends; kills it when it does not answer any more. Only the first call for a runner watches, the
+    /// others end at once.
+    pub async fn watch(&self) {
+        if self.fate.watched.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let owner = lock::owner(&self.run_dir);
+        let ended = async {
+            // The next runner of this VM is not the one that is watched.
+            while owner.is_some() && lock::owner(&self.run_dir) == owner {
+                sleep(ALIVE).await;
+            }
+        };
+        tokio::select! {
+            () = silence::until_silent(silence::LIMIT, || self.asked()) => {
+                self.kill_because(&format!("its runner did not answer for {:?}", silence::LIMIT)).await;
+            }
+            () = ended => {}
+        }
+    }
+
+    /// [`Handle::kill`], with the reason that [`Handle::killed`] then tells.
+    pub async fn kill_because(&self, why: &str) {
+        if self.is_alive() {
+            tracing::warn!(vm = self.vm_id, "killed: {why}");
+            // The first reason is the true one.
+            let _ = self.fate.killed.set(why.to_owned());
+        }
+        self.kill().await;
+    }
+
+    /// Why the runner was killed, if it was by [`Handle::kill_because`] of this handle or a clone.
+    #[must_use]
+    pub fn killed(&self) -> Option<&str> {
+        self.fate.killed.get().map(String::as_str)
+    }
+
+    /// Removes the sockets of a runner that was killed. Nothing is touched while one lives.
+    pub fn sweep(&self) {
+        if lock::owner(&self.run_dir).is_some() {
+            return;
+        }
+        for name in [RUNNER_SOCKET, VSOCK_SOCKET] {
+            // An orderly end has removed it.
+            let _ = fs::remove_file(self.run_dir.join(name));
+        }
+    }
+
     /// Last resort: kills the runner, and with it all of its VM, if it still holds its lock. No exit record is written.
     pub async fn kill(&self) {
         let Some(owner) = lock::owner(&self.run_dir).filter(|owner| owner.vm_id == self.vm_id) else {
@@ -209,11 +274,12 @@ impl Handle {
     }
 
     async fn answers(&self) -> bool {
-        let mut client = self.client();
-        matches!(
-            timeout(STATUS, client.get_status(GetStatusRequest {})).await,
-            Ok(Ok(answer)) if answer.get_ref().vm_id == self.vm_id
-        )
+        timeout(STATUS, self.asked()).await.unwrap_or(false)
+    }
+
+    async fn asked(&self) -> bool {
+        let answer = self.client().get_status(GetStatusRequest {}).await;
+        answer.is_ok_and(|answer| answer.get_ref().vm_id == self.vm_id)
     }
 }
 

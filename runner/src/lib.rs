@@ -4,6 +4,8 @@
 //! and goes on while the daemon is down. [`launch`] and [`adopt`] are how the daemon gets a [`Handle`] to one;
 //! [`logs`] is the json-file log both sides share; [`vmm`] hides the hypervisors.
 
+mod backlog;
+mod bounded;
 mod clock;
 mod container;
 mod error;
@@ -17,6 +19,8 @@ pub mod logs;
 mod runner;
 mod serve;
 mod service;
+mod setup;
+mod silence;
 mod spec;
 mod state;
 mod stdio;

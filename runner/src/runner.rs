@@ -1,6 +1,6 @@
 //! What the parts of a runner process share.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicBool};
 
 use proto::{ports, runner::StartContainerResponse, sandbox::sandbox_client::SandboxClient};
 use tokio::sync::{mpsc, watch};
@@ -32,6 +32,8 @@ pub(crate) struct Runner {
     vm: OnceLock<Arc<dyn Vm>>,
     /// The container that was started (or is being), with the outcome.
     pub(crate) container: Mutex<Option<(String, watch::Receiver<Started>)>>,
+    /// Somebody records the exit: the first one's word counts.
+    pub(crate) recording: AtomicBool,
     /// Somebody wants the VM to end; the time it has for that in milliseconds.
     pub(crate) shutdown: watch::Sender<Option<u32>>,
     /// The VM is gone.
@@ -49,6 +51,7 @@ impl Runner {
             stdin_source: Mutex::new(Some(source)),
             vm: OnceLock::new(),
             container: Mutex::new(None),
+            recording: AtomicBool::new(false),
             shutdown: watch::Sender::new(None),
             gone: watch::Sender::new(false),
         })

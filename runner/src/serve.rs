@@ -2,16 +2,15 @@
 
 use std::{
     io,
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
     sync::{Arc, PoisonError},
     time::Duration,
 };
 
 use proto::{
-    dial, ports,
     runner::{Stage, runner_server::RunnerServer},
-    sandbox::{DeleteProcessRequest, GetInfoRequest, PowerOffRequest, SignalProcessRequest},
+    sandbox::{DeleteProcessRequest, PowerOffRequest, SignalProcessRequest},
 };
 use tokio::{
     net::UnixListener,
@@ -21,17 +20,15 @@ use tokio::{
 };
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Status, transport::Server};
-use tracing_subscriber::EnvFilter;
 
 use crate::{
     Error, VmSpec, clock,
     container::{KILLED, record_exit},
-    exit,
-    guest::call,
-    launch::is_orphan,
+    guest::{self, call},
     lock::Lock,
     runner::Runner,
     service::Service,
+    setup, silence,
     spec::{RUNNER_SOCKET, VSOCK_SOCKET},
     state::Event,
     vmm::{Vm, Vmm, qemu::Qemu},
@@ -54,11 +51,15 @@ const TAIL_LINES: usize = 15;
 /// with the thread that started them.
 #[must_use]
 pub fn serve(spec_path: &Path) -> ExitCode {
-    let filter = EnvFilter::try_from_env("ARCA_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    // Somebody may have set one; then it is used.
-    let _ =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(io::stderr).try_init();
-    match prepare(spec_path).and_then(|(spec, lock)| run(spec, lock)) {
+    let spec = match setup::specification(spec_path) {
+        Ok(spec) => spec,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let _log = setup::Log::start(&spec.state_dir);
+    match setup::prepare(&spec).and_then(|lock| run(spec, lock)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -67,33 +68,11 @@ pub fn serve(spec_path: &Path) -> ExitCode {
     }
 }
 
-/// Becomes a session of its own, reads the specification, takes the lock and clears what an earlier run left.
-fn prepare(spec_path: &Path) -> Result<(VmSpec, Lock), Error> {
-    if let Err(error) = rustix::process::setsid() {
-        tracing::debug!(%error, "already leads a group");
-    }
-    // Sockets, logs and records are the owner's only.
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let spec = VmSpec::read(spec_path)?;
-    spec.check()?;
-    for folder in [&spec.run_dir, &spec.state_dir] {
-        std::fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
-    }
-    let lock = Lock::take(&spec.run_dir, &spec.vm_id)?;
-    if is_orphan() {
-        return Err(Error::Lost("the daemon that wanted it has ended".into()));
-    }
-    exit::clear_exit(&spec.state_dir)?;
-    // Short, relative socket paths: a socket's address has 108 bytes.
-    std::env::set_current_dir(&spec.run_dir).map_err(Error::file("enter", &spec.run_dir))?;
-    Ok((spec, lock))
-}
-
 fn run(spec: VmSpec, lock: Lock) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // The only blocking work are dialled names and closes.
-        .max_blocking_threads(2)
+        // The only blocking work are dialled names, closes and the exit record.
+        .max_blocking_threads(3)
         .build()
         .map_err(Error::file("create", Path::new("tokio runtime")))?;
     let result = runtime.block_on(async {
@@ -104,6 +83,7 @@ fn run(spec: VmSpec, lock: Lock) -> Result<(), Error> {
         end(&runner, server, lock).await;
         Ok(())
     });
+    // A disk that hangs is not waited for.
     runtime.shutdown_timeout(Duration::from_millis(100));
     result
 }
@@ -151,7 +131,7 @@ async fn live(runner: &Arc<Runner>) {
     runner.set_vm(Arc::clone(&vm));
     runner.machine.advance(Event::Booting { hypervisor_pid: vm.pid() });
     let boot = tokio::select! {
-        ready = ready(runner) => ready,
+        ready = guest::ready(vm.as_ref(), &runner.spec) => ready,
         how = vm.wait() => Err(Error::Lost(format!("{how} while booting"))),
         _ = runner.shutdown_requested() => Err(Error::Lost("shut down while booting".into())),
     };
@@ -167,35 +147,13 @@ async fn live(runner: &Arc<Runner>) {
         }
     }
     tokio::select! {
-        how = vm.wait() => lost(runner, &how),
+        how = vm.wait() => lost(runner, &format!("the VM ended: {how}")).await,
+        () = guest::until_silent(vm.as_ref()) => hung(runner, vm.as_ref()).await,
         _ = runner.machine.wait(Stage::Exited) => {
             power_off(runner, vm.as_ref()).await;
         }
         grace = runner.shutdown_requested() => shut_down(runner, vm.as_ref(), Duration::from_millis(grace.into())).await,
     }
-}
-
-/// Waits until the guest's service answers.
-async fn ready(runner: &Runner) -> Result<(), Error> {
-    let within = Duration::from_millis(runner.spec.boot_timeout_ms.max(1));
-    let late = || Error::Timeout { stage: "answer of the guest", after: within, tail: String::new() };
-    let boot = async {
-        // A plain dial first: cheaper to repeat than a gRPC channel.
-        let socket: PathBuf = runner.spec.vsock_socket();
-        dial::connect_until(&socket, ports::GUEST_CONTROL, Instant::now() + within)
-            .await
-            .map_err(|_| late())?;
-        tracing::debug!("guest listens");
-        let guest = runner.guest().ok_or_else(late)?;
-        call("answer of the guest", within, || {
-            let mut guest = guest.clone();
-            async move { guest.get_info(GetInfoRequest {}).await }
-        })
-        .await
-    };
-    let info = timeout(within, boot).await.map_err(|_| late())??;
-    tracing::info!(version = info.version, kernel = info.kernel_release, uptime_ms = info.uptime_ms, "guest");
-    Ok(())
 }
 
 /// A reason with the console's end.
@@ -213,15 +171,23 @@ fn fail(runner: &Runner, reason: String) {
     runner.hub.end(Err(Status::failed_precondition(reason)));
 }
 
+/// The guest does not answer any more, however alive its hypervisor looks.
+async fn hung(runner: &Runner, vm: &dyn Vm) {
+    let why = format!("the guest did not answer for {:?}{}", silence::LIMIT, vm.condition());
+    tracing::error!("{why}: the VM is ended");
+    stop_hard(vm).await;
+    lost(runner, &why).await;
+}
+
 /// The VM is gone unasked: a running process was killed with it.
-fn lost(runner: &Runner, how: &str) {
+async fn lost(runner: &Runner, why: &str) {
     let reason = match runner.vm() {
-        Some(vm) => with_tail(&format!("the VM ended: {how}"), vm.as_ref()),
-        None => how.to_owned(),
+        Some(vm) => with_tail(why, vm.as_ref()),
+        None => why.to_owned(),
     };
     if runner.machine.get().stage == Stage::Running {
         tracing::error!("{reason}");
-        record_exit(runner, KILLED, false, clock::now(), reason);
+        record_exit(runner, KILLED, false, clock::now(), reason).await;
     } else {
         fail(runner, reason);
     }
@@ -246,7 +212,8 @@ async fn shut_down(runner: &Arc<Runner>, vm: &dyn Vm, grace: Duration) {
             false,
             clock::now(),
             format!("the VM was powered off by force after {grace:?}"),
-        );
+        )
+        .await;
     } else if !runner.machine.get().is_final() {
         tracing::info!(finished, "shut down without a container");
         fail(runner, "the VM was shut down".into());

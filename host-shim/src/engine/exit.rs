@@ -1,7 +1,7 @@
 //! The monitor of a running container: its exit, durable before anybody is told.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -11,7 +11,7 @@ use runner::ExitRecord;
 use super::{
     Engine, clock,
     container::{Container, Run},
-    record::Status,
+    record::{Record, State, Status},
     remove::Removal,
     start::run_seconds,
     vm,
@@ -23,6 +23,9 @@ const WAIT: Duration = Duration::from_secs(300);
 const RETRY: Duration = Duration::from_millis(100);
 /// Attached clients may take this long to read the last output before the VM goes.
 const DRAIN: Duration = Duration::from_secs(30);
+/// Why a container ended whose runner left nothing.
+const UNKNOWN: &str =
+    "the container's VM was lost: its runner ended without an exit record (was it killed? see runner.log)";
 /// Exit code when nobody could see the true one: as of a kill.
 const LOST: i32 = 137;
 
@@ -30,6 +33,7 @@ impl Engine {
     /// Watches a run until its end, then records it, tells everybody, ends the VM and removes what `--rm` asked for.
     pub(crate) fn monitor(self: &Arc<Self>, container: Arc<Container>, run: Arc<Run>) {
         let engine = self.clone();
+        vm::watch(&run.vm);
         tokio::spawn(async move {
             let exit = tokio::select! {
                 exit = engine.exit_of(&container, &run) => exit,
@@ -56,7 +60,13 @@ impl Engine {
                 Err(_) => {}
             }
             if !run.vm.is_alive() {
-                return self.missed_exit(container);
+                let mut exit = self.missed_exit(container);
+                if exit.error == UNKNOWN
+                    && let Some(why) = run.vm.killed()
+                {
+                    exit.error = format!("the container's VM was killed: {why}");
+                }
+                return exit;
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -74,8 +84,7 @@ impl Engine {
             oom_killed: false,
             started_at: container.record().state.started_at.clone(),
             finished_at: clock::now(),
-            error: "the container's VM was lost: its runner ended without an exit record (see runner.log)"
-                .into(),
+            error: UNKNOWN.into(),
             pid: 0,
         }
     }
@@ -86,17 +95,17 @@ impl Engine {
         let recorded = self.change(container, |record| {
             let state = &mut record.state;
             debug_assert!(state.status.can_become(Status::Exited), "{:?}", state.status);
-            state.status = Status::Exited;
-            state.pid = 0;
-            state.exit_code = exit.exit_code;
-            state.oom_killed = exit.oom_killed;
-            state.finished_at.clone_from(&exit.finished_at);
-            state.error.clone_from(&exit.error);
+            note(state, exit);
             Ok(())
         });
         if let Err(error) = recorded.await {
-            // The runner's exit.json still has it: the next daemon reads it from there.
+            // The runner's exit.json still has it: the next daemon reads it from there. In memory it is true at once, and the
+            // next change stores it.
             tracing::error!(id = container.id, %error, "cannot record an exit");
+            let _writing = container.writing.lock().await;
+            let mut record = Record::clone(&container.record());
+            note(&mut record.state, exit);
+            *container.record.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(record);
         }
         container.execs().clear();
         if exit.oom_killed {
@@ -128,4 +137,14 @@ impl Engine {
             tracing::debug!(id = container.id, %error, "automatic removal");
         }
     }
+}
+
+/// What an exit makes of a container's state.
+fn note(state: &mut State, exit: &ExitRecord) {
+    state.status = Status::Exited;
+    state.pid = 0;
+    state.exit_code = exit.exit_code;
+    state.oom_killed = exit.oom_killed;
+    state.finished_at.clone_from(&exit.finished_at);
+    state.error.clone_from(&exit.error);
 }

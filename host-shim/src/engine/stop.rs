@@ -13,10 +13,12 @@ use super::{
     record::Status,
     signal, vm,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// Grace before the kill, unless the container or the request says otherwise.
 const GRACE: i64 = 10;
+/// A guest takes a signal within this time, or is ended.
+const SIGNAL: Duration = Duration::from_secs(10);
 /// A killed process is gone within this time, or its VM is killed.
 const KILLED: Duration = Duration::from_secs(10);
 
@@ -53,10 +55,18 @@ impl Engine {
         let signal = signal.or(own).unwrap_or(signal::TERM);
         let timeout = timeout.or(record.config.stop_timeout).unwrap_or(GRACE);
         if let Some(run) = container.run() {
-            self.send_signal(container, &run, signal).await?;
             let grace = u64::try_from(timeout).ok().map(Duration::from_secs);
-            if !exited(container, grace).await {
-                self.kill_hard(container, &run).await?;
+            match self.send_signal(container, &run, signal).await {
+                Err(error) if error.kind == Kind::System => {
+                    self.kill_vm(container, &run, &error.message).await?;
+                }
+                Err(error) if error.kind == Kind::InvalidParameter => return Err(error),
+                // An error otherwise: the process ends at this moment.
+                _ => {
+                    if !exited(container, grace).await {
+                        self.kill_hard(container, &run).await?;
+                    }
+                }
             }
         }
         self.events.publish(container.event("stop"));
@@ -116,14 +126,23 @@ impl Engine {
 
     /// SIGKILL, and the VM with it if the guest does not do it.
     pub(crate) async fn kill_hard(&self, container: &Arc<Container>, run: &Arc<Run>) -> Result<()> {
-        if let Err(error) = self.send_signal(container, run, signal::KILL).await {
-            tracing::warn!(id = container.id, %error, "the guest does not take SIGKILL");
+        match self.send_signal(container, run, signal::KILL).await {
+            Err(error) if error.kind == Kind::System => {
+                return self.kill_vm(container, run, &error.message).await;
+            }
+            // The process may end at this moment.
+            Err(error) => tracing::warn!(id = container.id, %error, "the guest does not take SIGKILL"),
+            Ok(()) => {}
         }
         if exited(container, Some(KILLED)).await {
             return Ok(());
         }
-        tracing::warn!(id = container.id, "killing the VM");
-        run.vm.kill().await;
+        self.kill_vm(container, run, &format!("it did not end within {KILLED:?} of SIGKILL")).await
+    }
+
+    /// Ends a VM whose guest is of no use any more.
+    async fn kill_vm(&self, container: &Arc<Container>, run: &Arc<Run>, why: &str) -> Result<()> {
+        run.vm.kill_because(why).await;
         if exited(container, Some(KILLED)).await {
             return Ok(());
         }
@@ -133,7 +152,7 @@ impl Engine {
     async fn send_signal(&self, container: &Arc<Container>, run: &Run, signal: u32) -> Result<()> {
         let (container_id, process_id) = (container.id.clone(), container.id.clone());
         let request = SignalProcessRequest { container_id, process_id, signal, all: false };
-        let sent = vm::call("signal", vm::QUICK, run.vm.sandbox().signal_process(request)).await;
+        let sent = vm::call("signal", SIGNAL, run.vm.sandbox().signal_process(request)).await;
         // A process that exits this moment is no error: the exit is what was wanted.
         if sent.is_err() && container.run().is_none() {
             return Ok(());
@@ -143,7 +162,7 @@ impl Engine {
         if container.status() == Status::Paused {
             // A frozen process sees its signal only when thawed.
             let thaw = ResumeRequest { container_id: container.id.clone() };
-            vm::call("resume", vm::QUICK, run.vm.sandbox().resume(thaw)).await?;
+            vm::call("resume", SIGNAL, run.vm.sandbox().resume(thaw)).await?;
             if signal != signal::KILL {
                 self.change(container, |record| {
                     if record.state.status == Status::Paused {

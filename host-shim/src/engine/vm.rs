@@ -47,9 +47,17 @@ pub(crate) async fn call<T>(
 ) -> Result<T> {
     match tokio::time::timeout(deadline, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) if is_lost(&status) => {
+            Err(Error::system(format!("{stage}: the VM went away ({})", status.message())).because(status))
+        }
         Ok(Err(status)) => Err(status_error(&status)),
         Err(_) => Err(Error::system(format!("{stage}: no answer of the VM within {deadline:?}"))),
     }
+}
+
+/// Whether a status tells of the connection, not of the call: a status that the peer sent has no source.
+fn is_lost(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
 }
 
 /// A guest's status as the API's error.
@@ -84,6 +92,7 @@ impl Engine {
         let handle = runner::launch(&self.machine.arca, &spec)
             .await
             .map_err(|error| Error::system(format!("start the VM: {error}")).because(error))?;
+        watch(&handle);
         let mut client = handle.client();
         let ready = client.wait_stage(WaitStageRequest { stage: Stage::Ready.into() });
         match call("boot", self.config.boot_timeout + MARGIN, ready).await {
@@ -93,7 +102,9 @@ impl Engine {
             }
             Err(error) => {
                 handle.kill().await;
-                Err(Error::system(format!("boot the VM: {}", error.message)).because(error))
+                handle.sweep();
+                let why = handle.killed().unwrap_or(&error.message);
+                Err(Error::system(format!("boot the VM: {why}")).because(error))
             }
         }
     }
@@ -149,8 +160,23 @@ fn memory_mib(record: &Record) -> u64 {
     u64::try_from(record.host.memory).unwrap_or(0).div_ceil(1 << 20) + OVERHEAD_MIB
 }
 
+/// Kills the runner once it does not answer any more: all that waits for it then ends. A guest that does not answer is its
+/// runner's business.
+pub(crate) fn watch(handle: &Handle) {
+    let handle = handle.clone();
+    tokio::spawn(async move { handle.watch().await });
+}
+
 /// Ends a VM: orderly, then by force.
 pub(crate) async fn retire(handle: &Handle) {
+    end(handle).await;
+    handle.sweep();
+}
+
+async fn end(handle: &Handle) {
+    if !handle.is_alive() {
+        return;
+    }
     let grace_ms = u32::try_from(GRACE.as_millis()).unwrap_or(u32::MAX);
     let mut client = handle.client();
     let shutdown = client.shutdown(ShutdownRequest { grace_ms });

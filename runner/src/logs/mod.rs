@@ -9,10 +9,12 @@ mod files;
 mod follow;
 mod lines;
 mod reader;
+mod sink;
 mod writer;
 
 pub use entry::{Entry, LogStream};
 pub use reader::{Query, read};
+pub(crate) use sink::LogSink;
 pub(crate) use writer::LogWriter;
 
 #[cfg(test)]

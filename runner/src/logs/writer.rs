@@ -26,8 +26,8 @@ pub(crate) struct LogWriter {
     stdout: Lines,
     stderr: Lines,
     buffer: Vec<u8>,
-    /// The last write failed: told once, not for every line.
-    failing: bool,
+    /// Entries that are not in the file since the last one that is, and why: the log itself tells once there is room.
+    missing: Option<(usize, String)>,
     /// The file ends in half an entry (a full disk, a runner that was killed): the next entry begins a line of its own.
     torn: bool,
 }
@@ -54,7 +54,7 @@ impl LogWriter {
             stdout: Lines::new(LogStream::Stdout),
             stderr: Lines::new(LogStream::Stderr),
             buffer: Vec::new(),
-            failing: false,
+            missing: None,
             torn,
         })
     }
@@ -80,23 +80,61 @@ impl LogWriter {
         };
         let mut buffer = std::mem::take(&mut self.buffer);
         cut(lines, &mut buffer);
-        match self.append(&buffer) {
-            Ok(()) => self.failing = false,
-            Err(error) if !self.failing => {
-                self.failing = true;
-                tracing::error!(%error, path = %self.path.display(), "log lines are being lost");
-            }
-            Err(_) => {}
+        if !buffer.is_empty() {
+            self.tell_missing();
+            self.store(&buffer);
         }
         buffer.clear();
         self.buffer = buffer;
     }
 
+    /// Lines that never got here are missing from the log.
+    pub(super) fn left_out(&mut self, lines: usize, why: &str) {
+        if lines > 0 {
+            self.lose(lines, why);
+        }
+    }
+
+    fn lose(&mut self, entries: usize, why: &str) {
+        let (missing, _) = self.missing.get_or_insert_with(|| {
+            tracing::error!(path = %self.path.display(), "log lines are being lost: {why}");
+            (0, why.to_owned())
+        });
+        *missing += entries;
+    }
+
+    fn tell_missing(&mut self) {
+        let Some((missing, why)) = self.missing.take() else { return };
+        let note = format!("arca: {missing} lines of output are missing here: {why}\n");
+        let mut entry = Vec::new();
+        encode(&mut entry, LogStream::Stderr, &now(), note.as_bytes());
+        if self.append(&entry).is_ok() {
+            tracing::info!(missing, path = %self.path.display(), "log lines are stored again");
+        } else {
+            self.missing = Some((missing, why));
+        }
+    }
+
+    /// Writes whole entries, or notes how many did not get in.
+    fn store(&mut self, entries: &[u8]) {
+        if self.missing.is_none()
+            && let Err((stored, error)) = self.append(entries)
+        {
+            self.lose(count(&entries[stored..]), &error.to_string());
+        } else if self.missing.is_some() {
+            // In order: what is missing is told first.
+            self.lose(count(entries), "");
+        }
+    }
+
     /// Writes whole entries, rotating between two of them where the file is full.
-    fn append(&mut self, mut entries: &[u8]) -> io::Result<()> {
+    /// An error says how many bytes are in.
+    fn append(&mut self, all: &[u8]) -> Result<(), (usize, io::Error)> {
+        let mut entries = all;
         while !entries.is_empty() {
+            let stored = all.len() - entries.len();
             if self.max_size > 0 && self.size >= self.max_size {
-                self.rotate()?;
+                self.rotate().map_err(|error| (stored, error))?;
             }
             let take = if self.max_size == 0 {
                 entries.len()
@@ -105,12 +143,17 @@ impl LogWriter {
             };
             let (now, later) = entries.split_at(take);
             if self.torn {
-                self.file.write_all(b"\n")?;
+                self.file.write_all(b"\n").map_err(|error| (stored, error))?;
                 self.size += 1;
+                self.torn = false;
             }
-            self.torn = true;
-            self.file.write_all(now)?;
-            self.torn = false;
+            if let Err(error) = self.file.write_all(now) {
+                let size = self.file.metadata().map_or(self.size, |file| file.len());
+                let part = usize::try_from(size.saturating_sub(self.size)).unwrap_or(0).min(now.len());
+                self.size += part as u64;
+                self.torn = !matches!(now[..part].last(), None | Some(b'\n'));
+                return Err((stored + part, error));
+            }
             self.size += now.len() as u64;
             entries = later;
         }
@@ -142,6 +185,11 @@ fn until_full(entries: &[u8], room: u64) -> usize {
     }
     let from = room.saturating_sub(1);
     entries[from..].iter().position(|byte| *byte == b'\n').map_or(entries.len(), |newline| from + newline + 1)
+}
+
+/// Entries, the last of which may be half a one.
+fn count(entries: &[u8]) -> usize {
+    entries.iter().filter(|byte| **byte == b'\n').count()
 }
 
 fn now() -> String {

@@ -6,6 +6,7 @@
 use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures::future::OptionFuture;
 use proto::sandbox::{
     OutputAck, OutputChunk, StdioOpen, StdioRequest, StdioResponse, Stream as StdStream,
     sandbox_client::SandboxClient, stdio_request, stdio_response,
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::{
     Error,
-    logs::{LogStream, LogWriter},
+    logs::{LogSink, LogStream, LogWriter},
 };
 
 /// Bytes of output that may wait for slow clients here.
@@ -78,7 +79,7 @@ pub(crate) struct Pump {
     container_id: String,
     process_id: String,
     wanted: Wanted,
-    log: Option<LogWriter>,
+    log: Option<LogSink>,
     hub: Arc<Hub>,
     stdin: mpsc::Receiver<Input>,
     stdin_over: bool,
@@ -101,6 +102,11 @@ impl Pump {
         hub: Arc<Hub>,
         stdin: mpsc::Receiver<Input>,
     ) -> Self {
+        let log = log.and_then(|log| {
+            LogSink::start(log)
+                .inspect_err(|error| tracing::error!(%error, "no thread for the log: nothing is logged"))
+                .ok()
+        });
         Self {
             guest,
             container_id: id.to_owned(),
@@ -172,8 +178,7 @@ impl Pump {
             }
         };
         if let Some(log) = &mut self.log {
-            log.finish(LogStream::Stdout);
-            log.finish(LogStream::Stderr);
+            log.finish().await;
         }
         result
     }
@@ -311,16 +316,16 @@ impl Pump {
         Ok(())
     }
 
-    /// Into the log at once, then to the clients as they can.
+    /// Into the log and to the clients at the same time: neither waits for the other.
     fn begin_delivery(&mut self, stream: StdStream, data: Bytes) -> Delivery {
-        if let Some(log) = &mut self.log {
+        let logged = self.log.as_mut().map(|log| {
             let stream = if stream == StdStream::Stderr { LogStream::Stderr } else { LogStream::Stdout };
-            log.write(stream, &data);
-        }
+            log.write(stream, data.clone())
+        });
         let hub = Arc::clone(&self.hub);
         Box::pin(async move {
             let length = data.len();
-            hub.deliver(stream, data).await;
+            tokio::join!(hub.deliver(stream, data), OptionFuture::from(logged));
             (stream, length)
         })
     }

@@ -67,9 +67,9 @@ struct QemuVm {
 
 async fn boot(spec: &VmSpec) -> Result<QemuVm, Error> {
     let console_path = spec.state_dir.join(CONSOLE_LOG);
-    let console = Console::create(&console_path).map_err(Error::file("create", &console_path))?;
+    let console = Console::create(&console_path)?;
     let console = Arc::new(Mutex::new(console));
-    let messages = Arc::new(Mutex::new(Console::memory()));
+    let messages = Arc::new(Mutex::new(Console::default()));
     let vsock = spec.vsock_socket();
     // Nothing else can ever connect to the device: the pair has no name.
     let (ours, theirs) = UnixStream::pair().map_err(Error::file("create", Path::new("socket pair")))?;
@@ -146,6 +146,14 @@ impl Vm for QemuVm {
 
     fn kill(&self) {
         self.kill.notify_one();
+    }
+
+    fn condition(&self) -> String {
+        match process::state(self.pid) {
+            Some('T' | 't') => ": QEMU is stopped".into(),
+            Some('D') => ": QEMU waits for the host's disk".into(),
+            _ => String::new(),
+        }
     }
 
     fn tail(&self, lines: usize) -> String {

@@ -66,6 +66,13 @@ where
     })
 }
 
+/// State of a process as proc(5) has it.
+pub(super) fn state(pid: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Behind the name, which may have anything in it.
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
 /// How a child ended, in words.
 pub(super) fn ending(name: &str, status: &io::Result<ExitStatus>) -> String {
     match status {
