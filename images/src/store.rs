@@ -77,6 +77,11 @@ pub struct Timeouts {
     pub request: Duration,
     /// Time without a byte after which a download is cut and resumed.
     pub stall: Duration,
+    /// Time in which a download must bring [`Timeouts::least`] bytes: a server that drips one now and then is
+    /// as good as dead.
+    pub window: Duration,
+    /// The least progress. An attempt that brings less counts as one without any.
+    pub least: u64,
     /// First wait before a retry; doubled each time.
     pub backoff: Duration,
     /// Attempts of one download without a byte of progress.
@@ -89,6 +94,8 @@ impl Default for Timeouts {
             connect: Duration::from_secs(15),
             request: Duration::from_secs(60),
             stall: Duration::from_secs(30),
+            window: Duration::from_secs(60),
+            least: 64 << 10,
             backoff: Duration::from_secs(1),
             attempts: 5,
         }

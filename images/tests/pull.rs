@@ -68,7 +68,7 @@ async fn wrong_content_leaves_nothing() {
     fake.serve("lying", &lying);
     for (name, text) in [
         ("wrong", "filesystem layer verification failed"),
-        ("long", "longer than its"),
+        ("long", "the manifest states"),
         ("lying", "layers from manifest don't match image configuration"),
     ] {
         let dir = tempfile::tempdir().unwrap();

@@ -1,34 +1,32 @@
 //! Downloads of blobs: a few at once, each blob once, resumed when cut, never more than was announced.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use reqwest::{StatusCode, header};
-use tokio::sync::Semaphore;
 
-use super::{failure::Failure, session::Session};
+use super::{
+    failure::Failure,
+    session::{Session, check_encoding},
+};
 use crate::{
     content::{BlobWriter, ContentStore},
     digest::Digest,
     error::{Error, Result},
     flight::Flights,
     progress::LayerProgress,
+    store::Timeouts,
 };
 
-/// Downloads at once, dockerd's default.
-const PARALLEL: usize = 3;
 /// Bytes gathered before they are hashed and written.
 const CHUNK: usize = 1 << 20;
 
 /// All downloads of a store.
+#[derive(Default)]
 pub(crate) struct Downloads {
     flights: Flights,
-    slots: Semaphore,
-}
-
-impl Default for Downloads {
-    fn default() -> Self {
-        Self { flights: Flights::default(), slots: Semaphore::new(PARALLEL) }
-    }
 }
 
 /// What to download.
@@ -47,7 +45,7 @@ impl Downloads {
         wanted: &Wanted,
         progress: &LayerProgress,
     ) -> Result<()> {
-        let flight = self.flights.join(wanted.digest.as_str());
+        let flight = self.flights.join(&session.flight(&wanted.digest));
         let mut done = flight.done.subscribe();
         let gate = Arc::clone(&flight.gate).lock_owned();
         tokio::pin!(gate);
@@ -61,10 +59,10 @@ impl Downloads {
             }
         };
         if content.size(&wanted.digest) != Some(wanted.size) {
-            if self.slots.available_permits() == 0 {
+            if session.slots.available_permits() == 0 {
                 progress.state("Waiting");
             }
-            let _slot = self.slots.acquire().await.map_err(|e| Error::System(e.to_string()))?;
+            let _slot = session.slots.acquire().await.map_err(|e| Error::System(e.to_string()))?;
             let report = |n| {
                 flight.done.send_replace(n);
                 progress.count("Downloading", n, wanted.size);
@@ -86,14 +84,15 @@ async fn download(
     let timeouts = session.timeouts;
     let mut writer = content.writer()?;
     let (mut failures, mut backoff) = (0, timeouts.backoff);
-    // Progress forgives earlier failures, but not for ever: a server could drip bytes.
+    // Progress forgives earlier failures, but not for ever.
     let mut left = timeouts.attempts.saturating_mul(20);
     loop {
         let before = writer.len();
         let (returned, outcome) = attempt(session, wanted, writer, &report).await?;
         writer = returned;
         let Err(failure) = outcome else { break };
-        if writer.len() > before {
+        // What was received before a restart is no progress either.
+        if writer.len() >= before.saturating_add(timeouts.least) {
             (failures, backoff) = (0, timeouts.backoff);
         }
         failures += 1;
@@ -127,21 +126,40 @@ async fn attempt(
         Ok(response) => response,
         Err(failure) => return Ok((writer, Err(failure))),
     };
-    if from > 0 && !resumes_at(&response, from) {
+    if let Err(failure) = check_encoding(&response, &url) {
+        return Ok((writer, Err(failure)));
+    }
+    let Some(start) = answered_from(&response, from) else {
+        writer.restart()?;
+        let why = "the server answered with another range than was asked for".to_owned();
+        return Ok((writer, Err(Failure::Transport { url, why, timeout: false })));
+    };
+    if start == 0 && from > 0 {
         writer.restart()?;
     }
+    if let Some(stated) = response.content_length()
+        && start.checked_add(stated) != Some(wanted.size)
+    {
+        return Err(Error::Corrupt(format!(
+            "filesystem layer verification failed for digest {}: the registry has {} bytes of it, the manifest states {}",
+            wanted.digest,
+            start.saturating_add(stated),
+            wanted.size
+        )));
+    }
     let mut gathered = Vec::with_capacity(CHUNK);
+    let mut pace = Pace::new(&session.timeouts);
     loop {
-        let stall = session.timeouts.stall;
-        let (end, failure) = match tokio::time::timeout(stall, response.chunk()).await {
+        let (end, failure) = match tokio::time::timeout(pace.patience(), response.chunk()).await {
             Ok(Ok(Some(chunk))) => {
                 gathered.extend_from_slice(&chunk);
-                (false, None)
+                let slow = pace.count(chunk.len() as u64).err();
+                (slow.is_some(), slow.map(|why| Failure::Transport { url: url.clone(), why, timeout: true }))
             }
             Ok(Ok(None)) => (true, None),
             Ok(Err(e)) => (true, Some(Failure::transport(&url, &e))),
             Err(_) => {
-                let why = format!("the download stalled for {} s", stall.as_secs_f32());
+                let why = pace.over();
                 (true, Some(Failure::Transport { url: url.clone(), why, timeout: true }))
             }
         };
@@ -170,13 +188,61 @@ async fn attempt(
     }
 }
 
-/// Whether the server goes on where we stopped; a plain 200 starts again.
-fn resumes_at(response: &reqwest::Response, from: u64) -> bool {
+/// The byte an answer starts with: `from`, or 0 of a server that cannot resume. Nothing for another range.
+fn answered_from(response: &reqwest::Response, from: u64) -> Option<u64> {
+    if response.status() != StatusCode::PARTIAL_CONTENT {
+        return Some(0);
+    }
     let range =
         response.headers().get(header::CONTENT_RANGE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let start = range
-        .strip_prefix("bytes ")
-        .and_then(|r| r.split_once('-'))
-        .and_then(|(start, _)| start.parse().ok());
-    response.status() == StatusCode::PARTIAL_CONTENT && start == Some(from)
+    let (start, _) = range.strip_prefix("bytes ")?.split_once('-')?;
+    start.parse().ok().filter(|start| *start == from)
+}
+
+/// The least progress of a download: some byte within the stall time, and some kilobytes within the window.
+struct Pace {
+    stall: Duration,
+    window: Duration,
+    least: u64,
+    since: Instant,
+    received: u64,
+}
+
+impl Pace {
+    fn new(timeouts: &Timeouts) -> Self {
+        let Timeouts { stall, window, least, .. } = *timeouts;
+        Self { stall, window, least, since: Instant::now(), received: 0 }
+    }
+
+    /// How long to wait for the next byte.
+    fn patience(&self) -> Duration {
+        if self.received >= self.least {
+            return self.stall;
+        }
+        self.stall.min(self.window.saturating_sub(self.since.elapsed()))
+    }
+
+    fn count(&mut self, bytes: u64) -> Result<(), String> {
+        self.received = self.received.saturating_add(bytes);
+        if self.since.elapsed() < self.window {
+            return Ok(());
+        }
+        if self.received < self.least {
+            return Err(self.slow());
+        }
+        (self.since, self.received) = (Instant::now(), 0);
+        Ok(())
+    }
+
+    /// Why waiting has ended.
+    fn over(&self) -> String {
+        if self.received < self.least && self.since.elapsed() >= self.window {
+            return self.slow();
+        }
+        format!("the download stalled for {} s", self.stall.as_secs_f32())
+    }
+
+    fn slow(&self) -> String {
+        format!("the download is too slow: {} bytes in {} s", self.received, self.window.as_secs_f32())
+    }
 }

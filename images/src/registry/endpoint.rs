@@ -16,12 +16,19 @@ const DOCKER_HUB: &str = "registry-1.docker.io";
 
 /// The HTTP clients, one for each level of trust.
 pub(crate) struct Http {
-    verified: Client,
-    insecure: Client,
-    local: Client,
+    verified: Clients,
+    insecure: Clients,
+    local: Clients,
     mirrors: Vec<String>,
     insecure_registries: Vec<String>,
     pub(crate) timeouts: Timeouts,
+}
+
+/// The clients of one level of trust.
+struct Clients {
+    registry: Client,
+    /// Stays at one host: the body of a token request holds the user's secret, and a redirect would take it along.
+    token: Client,
 }
 
 /// One place to pull from.
@@ -50,17 +57,19 @@ impl Http {
             Client::builder()
                 .user_agent(concat!("arca/", env!("CARGO_PKG_VERSION")))
                 .connect_timeout(options.timeouts.connect)
-                .redirect(redirects())
         };
-        let build = |b: reqwest::ClientBuilder| {
-            b.build().map_err(|e| {
-                Error::System(format!("cannot set up the HTTP client: {}", super::failure::chain(&e)))
-            })
+        let build = |builder: &dyn Fn() -> reqwest::ClientBuilder| {
+            let build = |policy| {
+                builder().redirect(policy).build().map_err(|e| {
+                    Error::System(format!("cannot set up the HTTP client: {}", super::failure::chain(&e)))
+                })
+            };
+            Ok::<_, Error>(Clients { registry: build(redirects(false))?, token: build(redirects(true))? })
         };
         Ok(Self {
-            verified: build(builder())?,
-            insecure: build(builder().danger_accept_invalid_certs(true))?,
-            local: build(builder().danger_accept_invalid_certs(true).no_proxy())?,
+            verified: build(&builder)?,
+            insecure: build(&|| builder().danger_accept_invalid_certs(true))?,
+            local: build(&|| builder().danger_accept_invalid_certs(true).no_proxy())?,
             mirrors: options.mirrors.clone(),
             insecure_registries: options.insecure_registries.clone(),
             timeouts: options.timeouts,
@@ -97,6 +106,14 @@ impl Http {
     }
 
     pub(crate) fn client(&self, endpoint: &Endpoint) -> &Client {
+        &self.clients(endpoint).registry
+    }
+
+    pub(crate) fn token_client(&self, endpoint: &Endpoint) -> &Client {
+        &self.clients(endpoint).token
+    }
+
+    fn clients(&self, endpoint: &Endpoint) -> &Clients {
         match endpoint.trust {
             Trust::Verified => &self.verified,
             Trust::Insecure => &self.insecure,
@@ -105,14 +122,20 @@ impl Http {
     }
 }
 
-/// A few redirects, and never from https down to http (a token or a layer would travel in the clear).
-fn redirects() -> redirect::Policy {
-    redirect::Policy::custom(|attempt| {
+/// A few redirects, and never from https down to http (a token or a layer would travel in the clear). reqwest
+/// drops the `Authorization` header when the host changes.
+fn redirects(same_host: bool) -> redirect::Policy {
+    redirect::Policy::custom(move |attempt| {
         let was_https = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
+        let moved = attempt.previous().last().is_some_and(|url| url.origin() != attempt.url().origin());
         if attempt.previous().len() > MAX_REDIRECTS {
             attempt.error("stopped after 10 redirects")
         } else if was_https && attempt.url().scheme() != "https" {
             attempt.error("refused a redirect from https to http")
+        } else if !matches!(attempt.url().scheme(), "http" | "https") {
+            attempt.error("refused a redirect to something else than http")
+        } else if same_host && moved {
+            attempt.error("refused a redirect of credentials to another host")
         } else {
             attempt.follow()
         }

@@ -10,8 +10,10 @@ use crate::{error::Error, reference::Reference};
 /// Why a request to a registry failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// No answer: could not connect, TLS, cut, redirects.
+    /// No answer, or one that broke off: could not connect, TLS, cut, stalled.
     Transport { url: String, why: String, timeout: bool },
+    /// A request that would fail in the same way again: redirects that lead nowhere, a URL that is none.
+    Refused { url: String, why: String },
     /// The registry's answer was an error.
     Status { url: String, status: StatusCode, errors: Vec<RegistryError> },
     /// Something wrong on this side or with the content.
@@ -33,8 +35,12 @@ impl RegistryError {
 
     /// `manifest unknown: manifest unknown`, as docker prints an error code and its message.
     fn text(&self) -> String {
-        let code: String = self.code.to_lowercase().replace('_', " ").chars().take(100).collect();
-        let message: String = self.message.as_deref().unwrap_or(&code).chars().take(1000).collect();
+        // It is printed on a terminal: what could steer that is left out.
+        let plain = |text: &str, most: usize| -> String {
+            text.chars().filter(|c| !c.is_control()).take(most).collect()
+        };
+        let code = plain(&self.code.to_lowercase().replace('_', " "), 100);
+        let message = plain(self.message.as_deref().unwrap_or(&code), 1000);
         format!("{code}: {message}")
     }
 }
@@ -75,17 +81,20 @@ impl Failure {
         } else {
             chain(error)
         };
+        if error.is_redirect() || error.is_builder() {
+            return Self::Refused { url: url.to_owned(), why };
+        }
         Self::Transport { url: url.to_owned(), why, timeout: error.is_timeout() }
     }
 
     /// Whether another attempt can help.
     pub(crate) fn is_passing(&self) -> bool {
         match self {
-            Self::Transport { why, .. } => !why.contains("redirect"),
+            Self::Transport { .. } => true,
             Self::Status { status, .. } => {
                 status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
             }
-            Self::Other(_) => false,
+            Self::Refused { .. } | Self::Other(_) => false,
         }
     }
 
@@ -93,7 +102,9 @@ impl Failure {
     pub(crate) fn into_error(self) -> Error {
         match self {
             Self::Transport { url, why, timeout: true } => Error::Timeout(format!("Get \"{url}\": {why}")),
-            Self::Transport { url, why, .. } => Error::Registry(format!("Get \"{url}\": {why}")),
+            Self::Transport { url, why, .. } | Self::Refused { url, why } => {
+                Error::Registry(format!("Get \"{url}\": {why}"))
+            }
             Self::Status { url, status, errors } => {
                 let text = match errors.first() {
                     Some(first) => first.text(),

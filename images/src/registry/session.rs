@@ -1,9 +1,11 @@
 //! Requests to one repository at one endpoint.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
-use reqwest::{Client, Response, StatusCode, header};
+use reqwest::{Client, Response, StatusCode, Url, header};
 use serde::Deserialize;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 use super::{
     auth::{self, Challenge},
@@ -19,9 +21,16 @@ use crate::{
     store::Timeouts,
 };
 
+/// Downloads at once in one pull, dockerd's default.
+const PARALLEL: usize = 3;
+/// Time to read what an error answer says.
+const EXPLANATION: Duration = Duration::from_secs(5);
+
 /// One repository of one registry, with the authorisation found for it.
 pub(crate) struct Session {
     client: Client,
+    /// For the token service.
+    token_client: Client,
     base: String,
     repository: String,
     is_hub: bool,
@@ -29,6 +38,8 @@ pub(crate) struct Session {
     challenge: Mutex<Option<Challenge>>,
     authorization: Mutex<Option<String>>,
     pub(super) timeouts: Timeouts,
+    /// Of this pull: a registry that stalls must not hold up the pulls from others.
+    pub(super) slots: Semaphore,
 }
 
 /// A manifest as it was received.
@@ -52,6 +63,7 @@ impl Session {
                 Ok(challenge) => {
                     return Ok(Self {
                         client: client.clone(),
+                        token_client: http.token_client(endpoint).clone(),
                         base: base.clone(),
                         repository: reference.path().to_owned(),
                         is_hub: reference.domain() == "docker.io",
@@ -60,6 +72,7 @@ impl Session {
                         challenge: Mutex::new(challenge),
                         authorization: Mutex::new(None),
                         timeouts: http.timeouts,
+                        slots: Semaphore::new(PARALLEL),
                     });
                 }
                 Err(failure) => first_failure = first_failure.or(Some(failure)),
@@ -99,6 +112,11 @@ impl Session {
         self.get(&self.blob_url(digest), "*/*", from).await
     }
 
+    /// Names a blob at this registry: one registry's slow download is nothing for another's pull to wait for.
+    pub(super) fn flight(&self, digest: &Digest) -> String {
+        format!("{} {digest}", self.base)
+    }
+
     pub(super) fn blob_url(&self, digest: &Digest) -> String {
         self.url("blobs", digest.as_str())
     }
@@ -130,7 +148,9 @@ impl Session {
                 return Ok(response);
             }
             let (challenge, error) = auth::challenge(response.headers());
-            if status == StatusCode::UNAUTHORIZED && !fresh && challenge.is_some() {
+            // Only the registry itself says where credentials go, not where it redirects to.
+            let is_own = Url::parse(&self.base).is_ok_and(|base| base.origin() == response.url().origin());
+            if status == StatusCode::UNAUTHORIZED && !fresh && is_own && challenge.is_some() {
                 *self.challenge.lock().await = challenge;
                 fresh = true;
                 continue;
@@ -148,7 +168,7 @@ impl Session {
             let deadline = self.timeouts.request;
             let auth = self.auth.as_ref();
             let made =
-                auth::authorise(&self.client, &self.base, &self.repository, &challenge, auth, deadline)
+                auth::authorise(&self.token_client, &self.base, &self.repository, &challenge, auth, deadline)
                     .await?;
             *authorization = Some(made);
         }
@@ -161,7 +181,8 @@ impl Session {
             errors: Vec<RegistryError>,
         }
         let status = response.status();
-        let body = bounded(response, 64 << 10, url).await.unwrap_or_default();
+        let body = tokio::time::timeout(EXPLANATION, bounded(response, 64 << 10, url)).await;
+        let body = body.ok().and_then(Result::ok).unwrap_or_default();
         let mut errors = serde_json::from_slice::<Body>(&body).map(|b| b.errors).unwrap_or_default();
         let no_access = "requested access to the resource is denied";
         if status == StatusCode::UNAUTHORIZED && (error == Some("insufficient_scope") || self.is_hub) {
@@ -187,8 +208,23 @@ async fn ping(client: &Client, base: &str, timeouts: &Timeouts) -> Result<Option
     Ok(challenge)
 }
 
+/// Fails for an answer in a compression that was not asked for: its bytes are not what the digest is of.
+pub(super) fn check_encoding(response: &Response, url: &str) -> Result<(), Failure> {
+    match response.headers().get(header::CONTENT_ENCODING).map(header::HeaderValue::as_bytes) {
+        None | Some(b"" | b"identity") => Ok(()),
+        Some(other) => Err(Failure::Refused {
+            url: url.to_owned(),
+            why: format!(
+                "the answer has the content encoding {:?}, which was not asked for",
+                String::from_utf8_lossy(other)
+            ),
+        }),
+    }
+}
+
 /// A whole answer of at most `max` bytes.
 pub(super) async fn bounded(mut response: Response, max: u64, url: &str) -> Result<Vec<u8>, Failure> {
+    check_encoding(&response, url)?;
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(|e| Failure::transport(url, &e))? {
         if body.len() as u64 + chunk.len() as u64 > max {
