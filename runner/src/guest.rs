@@ -46,7 +46,10 @@ where
 pub(crate) async fn ready(vm: &dyn Vm, spec: &VmSpec) -> Result<(), Error> {
     let within = Duration::from_millis(spec.boot_timeout_ms.max(1));
     let deadline = Instant::now() + within;
-    let late = || Error::Timeout { stage: "answer of the guest", after: within, tail: String::new() };
+    let late = || {
+        let tail = String::from(" (the limit is bootTimeout in config.json)");
+        Error::Timeout { stage: "answer of the guest", after: within, tail }
+    };
     // A plain dial first: cheaper to repeat than a gRPC channel.
     dial::connect_until(&spec.vsock_socket(), ports::GUEST_CONTROL, deadline).await.map_err(|_| late())?;
     tracing::debug!("guest listens");
@@ -68,6 +71,10 @@ pub(crate) async fn ready(vm: &dyn Vm, spec: &VmSpec) -> Result<(), Error> {
 /// Ends once the guest does not answer any more.
 pub(crate) async fn until_silent(vm: &dyn Vm) {
     silence::until_silent(silence::LIMIT, || async {
+        // Nothing is lost while it waits, all would be if it were ended.
+        if vm.waits_for_room() {
+            return true;
+        }
         match info(vm).await {
             Ok(_) => true,
             // Any answer is a sign of life.

@@ -26,6 +26,8 @@ pub trait Vm: Send + Sync {
     async fn wait(&self) -> String;
     /// Ends the VM by force; [`Vm::wait`] then answers.
     fn kill(&self);
+    /// Whether it stands still until the host's disk has room for what the guest writes. It goes on by itself.
+    fn waits_for_room(&self) -> bool;
     /// What is odd about its processes, for an error message, with its own leading punctuation; usually empty.
     fn condition(&self) -> String;
     /// The last `lines` lines of the console and of the processes' messages, for an error message.

@@ -37,6 +37,8 @@ pub(super) fn arguments(spec: &VmSpec, files: &Files, tsc_khz: Option<u64>) -> V
     args.pair("-serial", "chardev:console");
     args.pair("-chardev", format!("socket,id=vsock,fd={}", files.vsock));
     args.pair("-device", "vhost-user-vsock-pci,chardev=vsock,addr=03.0");
+    args.pair("-chardev", format!("socket,id=monitor,fd={}", files.monitor));
+    args.pair("-mon", "chardev=monitor,mode=control");
     args.pair("-object", "rng-random,id=rng,filename=/dev/urandom");
     args.pair("-device", "virtio-rng-pci,rng=rng,addr=04.0");
     args.pair("-device", "virtio-balloon-pci,free-page-reporting=on,addr=05.0");
@@ -173,8 +175,8 @@ mod tests {
     }
 
     fn text(spec: &VmSpec) -> Vec<String> {
-        let disks = (6..).take(spec.disks.len()).collect();
-        let files = Files { kernel: 3, initramfs: 4, vsock: 5, disks, largest: 0 };
+        let disks = (7..).take(spec.disks.len()).collect();
+        let files = Files { kernel: 3, initramfs: 4, vsock: 5, monitor: 6, disks, largest: 0 };
         arguments(spec, &files, Some(2_000_000)).into_iter().map(|arg| arg.into_string().unwrap()).collect()
     }
 
@@ -207,7 +209,7 @@ mod tests {
             (value(&args, "-kernel"), value(&args, "-initrd")),
             ("/proc/self/fd/3", "/proc/self/fd/4")
         );
-        assert!(args.contains(&"socket,id=vsock,fd=5".into()) && args.contains(&"fd=7,set=1".into()));
+        assert!(args.contains(&"socket,id=vsock,fd=5".into()) && args.contains(&"fd=8,set=1".into()));
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub(super) struct Files {
     pub(super) initramfs: i32,
     /// Its end of the connection to the vsock device.
     pub(super) vsock: i32,
+    /// Its end of the connection to [`super::monitor`].
+    pub(super) monitor: i32,
     /// In the order of the disks.
     pub(super) disks: Vec<i32>,
     /// Bytes of the largest file it may write.
@@ -49,12 +51,18 @@ pub(super) struct Files {
 
 impl Files {
     /// Opens a VM's files. `foreign`: QEMU will not be the user who owns them.
-    pub(super) fn open(spec: &VmSpec, vsock: UnixStream, foreign: bool) -> Result<(Self, Inherited), Error> {
+    pub(super) fn open(
+        spec: &VmSpec,
+        vsock: UnixStream,
+        monitor: UnixStream,
+        foreign: bool,
+    ) -> Result<(Self, Inherited), Error> {
         let mut inherited = Inherited::default();
         let mut files = Self {
             kernel: inherited.add(readable(&spec.kernel, foreign)?),
             initramfs: inherited.add(readable(&spec.initramfs, foreign)?),
             vsock: inherited.add(vsock),
+            monitor: inherited.add(monitor),
             ..Self::default()
         };
         for disk in &spec.disks {

@@ -5,13 +5,17 @@ mod console;
 mod credentials;
 mod files;
 mod limits;
+mod monitor;
 mod process;
 mod tsc;
 
 use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -63,6 +67,8 @@ struct QemuVm {
     messages: Shared,
     kill: Arc<Notify>,
     ended: watch::Receiver<Option<String>>,
+    /// The host's disk has no room for what the guest writes.
+    full: Arc<AtomicBool>,
 }
 
 async fn boot(spec: &VmSpec) -> Result<QemuVm, Error> {
@@ -74,8 +80,10 @@ async fn boot(spec: &VmSpec) -> Result<QemuVm, Error> {
     // Nothing else can ever connect to the device: the pair has no name.
     let (ours, theirs) = UnixStream::pair().map_err(Error::file("create", Path::new("socket pair")))?;
     let device = Device::attach(GUEST_CID, &vsock, ours)?;
+    let (monitor, monitored) = UnixStream::pair().map_err(Error::file("create", Path::new("socket pair")))?;
+    let full = monitor::watch(monitor).map_err(Error::file("watch", Path::new("QEMU's monitor")))?;
     let credentials = Credentials::of_vm(&spec.vm_id, spec.accelerator);
-    let (files, inherited) = Files::open(spec, theirs, credentials.is_foreign())?;
+    let (files, inherited) = Files::open(spec, theirs, monitored, credentials.is_foreign())?;
     let tsc_khz = match spec.accelerator {
         Accelerator::Tcg => tsc::khz().await,
         Accelerator::Kvm => None,
@@ -95,7 +103,7 @@ async fn boot(spec: &VmSpec) -> Result<QemuVm, Error> {
         }
         sender.send_replace(Some(how));
     });
-    Ok(QemuVm { pid, vsock, console, messages, kill, ended })
+    Ok(QemuVm { pid, vsock, console, messages, kill, ended, full })
 }
 
 /// Holds the VM until one of its halves ends or it shall be killed; then ends and reaps both. Neither can go on without the
@@ -148,7 +156,14 @@ impl Vm for QemuVm {
         self.kill.notify_one();
     }
 
+    fn waits_for_room(&self) -> bool {
+        self.full.load(Ordering::Acquire)
+    }
+
     fn condition(&self) -> String {
+        if self.waits_for_room() {
+            return ": the host's disk is full, free some space on it".into();
+        }
         match process::state(self.pid) {
             Some('T' | 't') => ": QEMU is stopped".into(),
             Some('D') => ": QEMU waits for the host's disk".into(),

@@ -1,0 +1,150 @@
+//! QEMU's monitor (QMP), for one thing only: a full disk of the host.
+//!
+//! A write of the guest that finds no room stops its VM: QEMU's default (`werror=enospc`), and right, since an error would make
+//! the guest's file system give up and lose what it had promised to keep. The VM is set going again each second; the write is
+//! repeated then, and stops it again while there is still no room.
+
+use std::{
+    io,
+    os::unix::net::UnixStream,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::Deserialize;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    time::interval,
+};
+
+/// Pause between two tries to go on.
+const RETRY: Duration = Duration::from_secs(1);
+/// Most bytes of one message; a guest that took over its QEMU could send more.
+const MOST: u64 = 64 << 10;
+
+/// What is of interest in a message (QEMU's docs/interop/qmp-spec and qapi/block-core.json).
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Message {
+    event: String,
+    data: Data,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Data {
+    action: String,
+    nospace: bool,
+}
+
+/// Serves QEMU's monitor on a stream until QEMU ends. The flag is set while the VM waits for room on the host's disk.
+pub(super) fn watch(stream: UnixStream) -> io::Result<Arc<AtomicBool>> {
+    stream.set_nonblocking(true)?;
+    let stream = tokio::net::UnixStream::from_std(stream)?;
+    let waiting = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&waiting);
+    tokio::spawn(async move {
+        if let Err(error) = serve(stream, &flag).await {
+            tracing::warn!(%error, "QEMU's monitor is given up: a full disk would stop the VM for good");
+        }
+        flag.store(false, Ordering::Release);
+    });
+    Ok(waiting)
+}
+
+async fn serve(stream: tokio::net::UnixStream, waiting: &AtomicBool) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read);
+    write.write_all(b"{\"execute\":\"qmp_capabilities\"}\n").await?;
+    let mut tick = interval(RETRY);
+    let mut line = Vec::new();
+    let mut told = false;
+    loop {
+        tokio::select! {
+            // Keeps what it read when the clock comes first.
+            length = async { (&mut read).take(MOST).read_until(b'\n', &mut line).await } => {
+                if length? == 0 {
+                    return Ok(());
+                }
+                if line.last() != Some(&b'\n') && line.len() as u64 >= MOST {
+                    return Err(io::Error::other("a message without end"));
+                }
+                if line.last() == Some(&b'\n') {
+                    take(&line, waiting);
+                    line.clear();
+                }
+                if waiting.load(Ordering::Acquire) && !told {
+                    tracing::warn!("the host's disk is full: the VM waits until there is room");
+                    told = true;
+                }
+            }
+            _ = tick.tick() => {
+                if waiting.load(Ordering::Acquire) {
+                    write.write_all(b"{\"execute\":\"cont\"}\n").await?;
+                } else if told {
+                    tracing::info!("the VM goes on");
+                    told = false;
+                }
+            }
+        }
+    }
+}
+
+fn take(line: &[u8], waiting: &AtomicBool) {
+    let Ok(message) = serde_json::from_slice::<Message>(line) else { return };
+    match message.event.as_str() {
+        "BLOCK_IO_ERROR" if message.data.nospace && message.data.action == "stop" => {
+            waiting.store(true, Ordering::Release);
+        }
+        "RESUME" => waiting.store(false, Ordering::Release),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SPEC E6
+    #[tokio::test(start_paused = true)]
+    async fn a_vm_without_room_is_set_going_until_there_is() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let waiting = watch(ours).unwrap();
+        let mut qemu = BufReader::new(tokio::net::UnixStream::from_std(theirs).unwrap());
+        let mut line = String::new();
+        qemu.get_mut().write_all(b"{\"QMP\":{\"capabilities\":[]}}\r\n").await.unwrap();
+        qemu.read_line(&mut line).await.unwrap();
+        assert!(line.contains("qmp_capabilities"));
+        let full = b"{\"event\":\"BLOCK_IO_ERROR\",\"data\":{\"operation\":\"write\",\"action\":\"stop\",\"nospace\":true}}\r\n{\"event\":\"STOP\"}\r\n";
+        for _ in 0..3 {
+            qemu.get_mut().write_all(full).await.unwrap();
+            line.clear();
+            qemu.read_line(&mut line).await.unwrap();
+            assert!(line.contains("\"cont\"") && waiting.load(Ordering::Acquire), "{line}");
+            qemu.get_mut().write_all(b"{\"return\":{}}\r\n{\"event\":\"RESUME\"}\r\n").await.unwrap();
+        }
+        while waiting.load(Ordering::Acquire) {
+            tokio::task::yield_now().await;
+        }
+        // Another error is the guest's business.
+        let other = b"{\"event\":\"BLOCK_IO_ERROR\",\"data\":{\"action\":\"report\",\"nospace\":false}}\r\nnonsense\r\n";
+        qemu.get_mut().write_all(other).await.unwrap();
+        line.clear();
+        let more = tokio::time::timeout(RETRY * 5, qemu.read_line(&mut line)).await;
+        assert!(more.is_err() && !waiting.load(Ordering::Acquire), "{line}");
+    }
+
+    #[tokio::test]
+    async fn a_message_without_end_is_not_kept() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let _waiting = watch(ours).unwrap();
+        let mut qemu = tokio::net::UnixStream::from_std(theirs).unwrap();
+        let flood = async { while qemu.write_all(&[b'x'; 4096]).await.is_ok() {} };
+        tokio::time::timeout(Duration::from_secs(20), flood).await.unwrap();
+    }
+}
