@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Once};
 
-use reqwest::{Client, redirect};
+use reqwest::{Client, Url, redirect};
 
 use crate::{
     error::{Error, Result},
@@ -125,21 +125,26 @@ impl Http {
 /// A few redirects, and never from https down to http (a token or a layer would travel in the clear). reqwest
 /// drops the `Authorization` header when the host changes.
 fn redirects(same_host: bool) -> redirect::Policy {
-    redirect::Policy::custom(move |attempt| {
-        let was_https = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
-        let moved = attempt.previous().last().is_some_and(|url| url.origin() != attempt.url().origin());
-        if attempt.previous().len() > MAX_REDIRECTS {
-            attempt.error("stopped after 10 redirects")
-        } else if was_https && attempt.url().scheme() != "https" {
-            attempt.error("refused a redirect from https to http")
-        } else if !matches!(attempt.url().scheme(), "http" | "https") {
-            attempt.error("refused a redirect to something else than http")
-        } else if same_host && moved {
-            attempt.error("refused a redirect of credentials to another host")
-        } else {
-            attempt.follow()
-        }
+    redirect::Policy::custom(move |attempt| match refusal(attempt.previous(), attempt.url(), same_host) {
+        Some(why) => attempt.error(why),
+        None => attempt.follow(),
     })
+}
+
+/// Why a redirect is not followed.
+fn refusal(previous: &[Url], next: &Url, same_host: bool) -> Option<&'static str> {
+    let last = previous.last();
+    if previous.len() > MAX_REDIRECTS {
+        Some("stopped after 10 redirects")
+    } else if last.is_some_and(|last| last.scheme() == "https") && next.scheme() != "https" {
+        Some("refused a redirect from https to http")
+    } else if !matches!(next.scheme(), "http" | "https") {
+        Some("refused a redirect to something else than http")
+    } else if same_host && last.is_some_and(|last| last.origin() != next.origin()) {
+        Some("refused a redirect of credentials to another host")
+    } else {
+        None
+    }
 }
 
 fn host_only(host: &str) -> &str {
@@ -180,6 +185,24 @@ fn covers(entry: &str, host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// SPEC I12
+    #[test]
+    fn redirects_never_lead_down() {
+        let refusal = |from: &str, to: &str, same_host| {
+            refusal(&[Url::parse(from).unwrap()], &Url::parse(to).unwrap(), same_host)
+        };
+        assert_eq!(refusal("https://a/x", "https://b/y", false), None);
+        assert_eq!(refusal("http://a/x", "https://a/y", false), None);
+        for to in ["http://a/y", "ftp://a/y", "file:///etc/passwd"] {
+            assert!(refusal("https://a/x", to, false).is_some(), "{to}");
+        }
+        assert!(refusal("http://a/x", "file:///etc/passwd", false).is_some());
+        assert_eq!(refusal("https://a/x", "https://a/y", true), None);
+        for to in ["https://b/y", "https://a:444/y", "http://a/y"] {
+            assert!(refusal("https://a/x", to, true).is_some(), "{to}");
+        }
+    }
 
     #[test]
     fn schemes_and_mirrors() {

@@ -1,7 +1,5 @@
 //! Requests to one repository at one endpoint.
 
-use std::time::Duration;
-
 use bytes::BytesMut;
 use reqwest::{Client, Response, StatusCode, Url, header};
 use serde::Deserialize;
@@ -23,8 +21,8 @@ use crate::{
 
 /// Downloads at once in one pull, dockerd's default.
 const PARALLEL: usize = 3;
-/// Time to read what an error answer says.
-const EXPLANATION: Duration = Duration::from_secs(5);
+/// The part of a request's time in which to read what an error answer says.
+const EXPLANATION: u32 = 12;
 
 /// One repository of one registry, with the authorisation found for it.
 pub(crate) struct Session {
@@ -95,7 +93,7 @@ impl Session {
         let (content_type, bytes) = tokio::time::timeout(deadline, fetch).await.map_err(|_| {
             Failure::Other(Error::Timeout(format!(
                 "Get \"{url}\": no manifest after {} s",
-                deadline.as_secs()
+                deadline.as_secs_f32()
             )))
         })??;
         let digest = Digest::of(&bytes);
@@ -127,7 +125,7 @@ impl Session {
 
     /// An authorised request; a refused token is replaced once.
     async fn get(&self, url: &str, accept: &str, from: u64) -> Result<Response, Failure> {
-        let mut fresh = false;
+        let (mut fresh, mut again) = (false, false);
         loop {
             let mut request = self.client.get(url).header(header::ACCEPT, accept);
             if from > 0 {
@@ -136,13 +134,19 @@ impl Session {
             if let Some(authorization) = self.authorization(fresh).await? {
                 request = request.header(header::AUTHORIZATION, authorization);
             }
-            let response = tokio::time::timeout(self.timeouts.request, request.send())
-                .await
-                .map_err(|_| {
-                    let why = format!("no answer after {} s", self.timeouts.request.as_secs());
-                    Failure::Transport { url: url.to_owned(), why, timeout: true }
-                })?
-                .map_err(|e| Failure::transport(url, &e))?;
+            let sent = tokio::time::timeout(self.timeouts.request, request.send()).await.map_err(|_| {
+                let why = format!("no answer after {} s", self.timeouts.request.as_secs_f32());
+                Failure::Transport { url: url.to_owned(), why, timeout: true }
+            })?;
+            let response = match sent.map_err(|e| Failure::transport(url, &e)) {
+                Ok(response) => response,
+                // The registry closed an idle connection just when we took it.
+                Err(Failure::Transport { timeout: false, .. }) if !again => {
+                    again = true;
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
             let status = response.status();
             if status.is_success() {
                 return Ok(response);
@@ -181,7 +185,8 @@ impl Session {
             errors: Vec<RegistryError>,
         }
         let status = response.status();
-        let body = tokio::time::timeout(EXPLANATION, bounded(response, 64 << 10, url)).await;
+        let body =
+            tokio::time::timeout(self.timeouts.request / EXPLANATION, bounded(response, 64 << 10, url)).await;
         let body = body.ok().and_then(Result::ok).unwrap_or_default();
         let mut errors = serde_json::from_slice::<Body>(&body).map(|b| b.errors).unwrap_or_default();
         let no_access = "requested access to the resource is denied";
