@@ -2,7 +2,7 @@
 # folder (ARCA_CACHE, default ~/.cache/arca) and shared by all checkouts of a user.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup kernel initramfs vminit build run stop test lint clean distclean
+.PHONY: help setup kernel initramfs vminit build run stop test lint fuzz clean distclean
 
 help:            ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -33,6 +33,9 @@ test:            ## every test, with all set-up
 
 lint:            ## formatting, clippy, licences and advisories
 	@scripts/lint.sh
+
+fuzz:            ## coverage-guided fuzzing: TIME=60 seconds for each target, TARGET="a b"
+	@scripts/fuzz.sh $(or $(TIME),60) $(TARGET)
 
 clean:           ## remove what was built here (the cache stays)
 	@rm -rf build

@@ -13,6 +13,8 @@ export PATH=$PATH:$ARCA_TOOLS/docker-cli/usr/bin:/usr/sbin:/sbin
 timed "images of the tests (first time: some minutes)" cargo run --quiet --release -p tests --bin test-images
 say "cargo test --workspace"
 cargo test --workspace "$@"
+# Built by the tests above; `cargo run -p fuzz` would choose other features and build much of it again.
+timed "fuzz targets (ARCA_FUZZ_SECONDS in all: ${ARCA_FUZZ_SECONDS:-60})" "${CARGO_TARGET_DIR:-target}/debug/fuzz" short
 say "runner: tests with real VMs of its own"
 tar -xOf "$ARCA_CACHE/test-images/busybox.docker.tar" 0/layer.tar >"$ARCA_BUILD/busybox.tar"
 cargo run --quiet -p diskimg --example tar2erofs -- "$ARCA_BUILD/busybox.tar" "$ARCA_BUILD/busybox.erofs"
