@@ -39,7 +39,7 @@ pub fn query(text: &str) -> bool {
     let query = query::Query::parse(text);
     for name in ["all", "h", "w", "t", "limit", "since", "until", "path", "stdout", "tail", "name"] {
         let _ = (query.get(name), query.has(name), query.bool(name), query.all(name).count());
-        let _ = (query.int::<i64>(name), query.int::<u32>(name));
+        let _ = (query.int(name), query.time(name));
     }
     let _ = exec::size(&query);
     let _ = crate::api::containers::log_query(&query);

@@ -40,7 +40,11 @@ async fn create(
     Path(id): Path<String>,
     request: Request<Body>,
 ) -> Result<Response> {
-    let config: ExecConfig = json::required(request).await?;
+    let config: ExecConfig = json::optional(request).await?.unwrap_or_default();
+    if hijack::parse_keys(Some(config.detach_keys.as_str()).filter(|keys| !keys.is_empty())).is_err() {
+        // As moby, which does not tell this mistake from its own.
+        return Err(Error::system(format!("Invalid escape keys ({}) provided", config.detach_keys)));
+    }
     let container = engine.find(&id)?;
     let exec = engine.create_exec(&container, config)?;
     Ok(respond::created(&json!({ "Id": exec.id })))
@@ -60,7 +64,7 @@ async fn start(
     Path(id): Path<String>,
     mut request: Request<Body>,
 ) -> Result<Response> {
-    let hijack = Hijack::take(&mut request);
+    let hijack = Hijack::take(&mut request)?;
     let start: Start = json::optional(request).await?.unwrap_or_default();
     let (container, exec) = engine.find_exec(&id)?;
     if start.detach {
@@ -105,9 +109,10 @@ pub(crate) fn size(query: &Query) -> Result<(u32, u32)> {
     let number = |name: &str, word: &str| -> Result<u32> {
         let text = query.get(name).unwrap_or("");
         text.parse().map_err(|_| {
-            Error::invalid(format!(
-                "invalid resize {word} {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
-            ))
+            let digits = text.strip_prefix('-').unwrap_or(text);
+            let number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+            let why = if number { "value out of range" } else { "invalid syntax" };
+            Error::invalid(format!("invalid resize {word} {text:?}: {why}"))
         })
     };
     let height = number("h", "height")?;

@@ -1,10 +1,6 @@
 //! Hijacked connections: raw stdio after an HTTP upgrade, as `attach` and `exec` use them.
 
-use std::{
-    io,
-    os::fd::{AsRawFd, RawFd},
-    time::Duration,
-};
+use std::{io, sync::Arc};
 
 use axum::{
     body::Body,
@@ -16,18 +12,21 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::UnixStream,
     sync::mpsc,
 };
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
-use super::Version;
-use crate::engine::attach::{Input, Output, Streams};
+use super::{
+    Version,
+    connections::{Connection, Io, Session},
+};
+use crate::{
+    engine::attach::{Input, Output, Streams},
+    error::{Error, Kind, Result},
+};
 
 /// What is read from a client at once.
 const READ: usize = 32 << 10;
-/// How often a client that ended its half is checked for having left altogether.
-const CHECK: Duration = Duration::from_secs(1);
 /// `ctrl-p,ctrl-q`, unless the request names others.
 const DETACH: [u8; 2] = [16, 17];
 
@@ -47,15 +46,25 @@ pub struct Options {
 /// The taken connection of a request; take it before the body is read.
 #[derive(Debug)]
 pub struct Hijack {
-    upgrade: Option<OnUpgrade>,
+    upgrade: Option<(OnUpgrade, Option<Session>)>,
 }
 
 impl Hijack {
     /// Takes it, if the client asks for an upgrade.
-    #[must_use]
-    pub fn take(request: &mut Request<Body>) -> Self {
-        let asked = request.headers().contains_key(header::UPGRADE);
-        Self { upgrade: asked.then(|| hyper::upgrade::on(request)) }
+    ///
+    /// # Errors
+    /// 503 when too many are taken.
+    pub fn take(request: &mut Request<Body>) -> Result<Self> {
+        if !request.headers().contains_key(header::UPGRADE) {
+            return Ok(Self { upgrade: None });
+        }
+        let session = match request.extensions().get::<Arc<Connection>>() {
+            Some(connection) => Some(connection.session().ok_or_else(|| {
+                Error::new(Kind::Unavailable, "too many clients are attached: detach some of them")
+            })?),
+            None => None,
+        };
+        Ok(Self { upgrade: Some((hyper::upgrade::on(request), session)) })
     }
 
     /// Answers at once and carries `streams` when they come: both ways after an upgrade, else output only, as the body of a
@@ -64,7 +73,7 @@ impl Hijack {
         self,
         version: Version,
         options: Options,
-        streams: impl Future<Output = Result<Streams, Bytes>> + Send + 'static,
+        streams: impl Future<Output = std::result::Result<Streams, Bytes>> + Send + 'static,
     ) -> Response {
         let media = if options.tty || !version.at_least(42) {
             "application/vnd.docker.raw-stream"
@@ -73,7 +82,7 @@ impl Hijack {
         };
         let media = HeaderValue::from_static(media);
         let mut response = Response::new(Body::empty());
-        let Some(upgrade) = self.upgrade else {
+        let Some((upgrade, session)) = self.upgrade else {
             response.headers_mut().insert(header::CONTENT_TYPE, media);
             *response.body_mut() = output_only(options.tty, streams);
             return response;
@@ -88,13 +97,14 @@ impl Hijack {
                 Ok(connection) => carry(connection, &options, streams).await,
                 Err(error) => tracing::debug!(%error, "an upgrade failed"),
             }
+            drop(session);
         });
         response
     }
 }
 
 /// The output as a body: for clients that did not ask for an upgrade.
-fn output_only(tty: bool, streams: impl Future<Output = Result<Streams, Bytes>> + Send + 'static) -> Body {
+fn output_only(tty: bool, streams: impl Future<Output = std::result::Result<Streams, Bytes>> + Send + 'static) -> Body {
     let (sender, receiver) = mpsc::channel::<Bytes>(4);
     tokio::spawn(async move {
         match streams.await {
@@ -128,33 +138,45 @@ fn frame(output: &Output, tty: bool) -> Bytes {
 async fn carry(
     connection: Upgraded,
     options: &Options,
-    streams: impl Future<Output = Result<Streams, Bytes>>,
+    streams: impl Future<Output = std::result::Result<Streams, Bytes>>,
 ) {
-    let (stream, early) = match connection.downcast::<TokioIo<UnixStream>>() {
+    let (stream, early) = match connection.downcast::<TokioIo<Io>>() {
         Ok(parts) => (parts.io.into_inner(), parts.read_buf),
         Err(_) => {
-            tracing::error!("an upgraded connection is no unix socket");
+            tracing::error!("an upgraded connection is none of the server's");
             return;
         }
     };
-    let fd = stream.as_raw_fd();
-    let (reader, mut writer) = tokio::io::split(stream);
+    let client = stream.0.clone();
+    client.hijacked();
+    let gone = async {
+        tokio::select! {
+            () = client.hung_up() => {}
+            () = client.is_cut() => {}
+        }
+    };
+    let mut gone = std::pin::pin!(gone);
+    let (reader, mut writer) = (stream.clone(), stream);
     let streams = tokio::select! {
         streams = streams => streams,
         // It may leave before the container is started.
-        () = hung_up(fd) => return,
+        () = &mut gone => return,
     };
     match streams {
         Ok(Streams { input, output }) => {
             let session = session(reader, &mut writer, early, input, output, options);
             tokio::select! {
                 () = session => {}
-                () = hung_up(fd) => tracing::debug!("an attached client left"),
+                () = &mut gone => tracing::debug!("an attached client left"),
             }
         }
         Err(text) => {
             let shown = frame(&Output { stderr: false, data: text }, options.tty);
-            if let Err(error) = writer.write_all(&shown).await {
+            let told = tokio::select! {
+                told = writer.write_all(&shown) => told,
+                () = &mut gone => Ok(()),
+            };
+            if let Err(error) = told {
                 tracing::debug!(%error, "cannot tell an attached client");
             }
         }
@@ -272,11 +294,11 @@ impl Keys<'_> {
 ///
 /// # Errors
 /// The sentence for a 400.
-pub fn parse_keys(text: Option<&str>) -> Result<Vec<u8>, String> {
+pub fn parse_keys(text: Option<&str>) -> std::result::Result<Vec<u8>, String> {
     let Some(text) = text else { return Ok(DETACH.to_vec()) };
     text.split(',')
         .map(|key| {
-            let bad = || format!("Unknown character: '{key}'");
+            let bad = || format!("Invalid detach keys ({text}) provided");
             match (key.strip_prefix("ctrl-"), key.as_bytes()) {
                 (Some(letter), _) => match letter.as_bytes() {
                     [c @ (b'a'..=b'z' | b'A'..=b'Z')] => Ok(c.to_ascii_lowercase() - b'a' + 1),
@@ -290,23 +312,12 @@ pub fn parse_keys(text: Option<&str>) -> Result<Vec<u8>, String> {
         .collect()
 }
 
-/// Resolves when the peer has closed its socket altogether. A half-closed one reads as EOF in the same way, so the kernel is
-/// asked: POLLHUP is set on a unix socket only when both directions are shut (unix(7), `unix_poll`).
-async fn hung_up(fd: RawFd) {
-    loop {
-        tokio::time::sleep(CHECK).await;
-        let mut poll = libc::pollfd { fd, events: 0, revents: 0 };
-        // SAFETY: one valid pollfd; the descriptor is open as long as the caller's stream, which outlives this future.
-        let n = unsafe { libc::poll(&raw mut poll, 1, 0) };
-        if n > 0 && poll.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0 {
-            return;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::net::UnixStream;
+
     use super::*;
+    use crate::api::{connections::Connections, limits::Limits};
 
     #[test]
     fn frames_carry_stream_and_length() {
@@ -335,12 +346,14 @@ mod tests {
     #[tokio::test]
     async fn half_close_is_eof_and_a_closed_peer_is_gone() {
         let (client, server) = UnixStream::pair().unwrap();
-        let fd = server.as_raw_fd();
+        let connection = Connections::new(Limits::default()).admit(server).unwrap();
+        connection.hijacked();
+        let server = Io(connection.clone());
         let (input, mut inputs) = mpsc::channel(4);
         let (output, outputs) = mpsc::channel(4);
         let options = Options { tty: false, stdin: true, eof: true, detach: Vec::new() };
         let task = tokio::spawn(async move {
-            let (reader, mut writer) = tokio::io::split(server);
+            let (reader, mut writer) = (server.clone(), server);
             session(reader, &mut writer, Bytes::from_static(b"early"), input, outputs, &options).await;
         });
         let (mut reader, mut writer) = client.into_split();
@@ -355,9 +368,11 @@ mod tests {
         let mut answer = [0; 10];
         reader.read_exact(&mut answer).await.unwrap();
         assert_eq!(&answer, b"\x01\0\0\0\0\0\0\x02hi");
-        assert!(tokio::time::timeout(CHECK * 2, hung_up(fd)).await.is_err(), "half-closed is not gone");
+        let gone = connection.hung_up();
+        let early = tokio::time::timeout(std::time::Duration::from_secs(2), gone).await;
+        assert!(early.is_err(), "half-closed is not gone");
         drop((reader, writer));
-        hung_up(fd).await;
+        connection.hung_up().await;
         drop(output);
         task.await.unwrap();
     }

@@ -4,38 +4,65 @@ use axum::{
     body::Body,
     http::{HeaderMap, Request, header},
 };
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
-use super::lenient;
-use crate::error::{Error, Result};
+use super::{lenient, limits::Limits, tree};
+use crate::error::{Error, Kind, Result};
 
-/// Largest body of JSON. A create request of thousands of variables and labels fits.
-const MAX_BODY: usize = 8 << 20;
+/// A body beyond this is a large one...
+const LARGE: usize = 64 << 10;
+/// ...of which so many are read at a time.
+static LARGE_BODIES: Semaphore = Semaphore::const_new(16);
 
 /// A body that must be there.
 ///
 /// # Errors
-/// 400: wrong `Content-Type`, empty, too large, malformed.
+/// 400: wrong `Content-Type`, empty, too large, too slow, malformed.
 pub async fn required<T: DeserializeOwned>(request: Request<Body>) -> Result<T> {
-    optional(request).await?.ok_or_else(|| Error::invalid("invalid JSON: got EOF while reading request body"))
+    optional(request).await?.ok_or_else(nothing)
 }
 
 /// A body that may be absent: `None` when it is empty. Keys are matched whatever their case, `null` is as good as absent.
 ///
 /// # Errors
-/// 400: wrong `Content-Type`, too large, malformed.
+/// 400: wrong `Content-Type`, too large, too slow, malformed. 503: too many large ones at once.
 pub async fn optional<T: DeserializeOwned>(request: Request<Body>) -> Result<Option<T>> {
     let (parts, body) = request.into_parts();
-    let text = match Limited::new(body, MAX_BODY).collect().await {
-        Ok(all) => all.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
-            return Err(Error::invalid(format!("request body too large: more than {MAX_BODY} bytes")));
-        }
-        Err(error) => return Err(Error::invalid(format!("cannot read the request body: {error}"))),
-    };
+    let limits = parts.extensions.get::<Limits>().copied().unwrap_or_default();
+    let late = || Error::invalid(format!("the request body did not arrive within {:?}", limits.json_time));
+    let (text, _large) = timeout(limits.json_time, read(body, limits)).await.map_err(|_| late())??;
     check_content_type(&parts.headers, text.is_empty())?;
     if text.is_empty() { Ok(None) } else { parse(&text).map(Some) }
+}
+
+/// All of a body, and the right to hold so much.
+async fn read(mut body: Body, limits: Limits) -> Result<(Vec<u8>, Option<SemaphorePermit<'static>>)> {
+    let (mut text, mut large) = (Vec::new(), None);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| Error::invalid(format!("cannot read the request body: {e}")))?;
+        // Trailers say nothing.
+        let Ok(data) = frame.into_data() else { continue };
+        if text.len() + data.len() > limits.json_bytes {
+            let text = format!("request body too large: more than {} bytes", limits.json_bytes);
+            return Err(Error::invalid(text));
+        }
+        text.extend_from_slice(&data);
+        if text.len() > LARGE && large.is_none() {
+            // Without waiting: slow clients that hold the places would let all others wait.
+            let busy = |_| Error::new(Kind::Unavailable, "too many large requests at once: try again");
+            large = Some(LARGE_BODIES.try_acquire().map_err(busy)?);
+        }
+    }
+    Ok((text, large))
+}
+
+fn nothing() -> Error {
+    Error::invalid("invalid JSON: got EOF while reading request body")
 }
 
 /// Decodes `text` leniently: see [`lenient`].
@@ -44,12 +71,10 @@ pub async fn optional<T: DeserializeOwned>(request: Request<Body>) -> Result<Opt
 /// 400 `invalid JSON: ...`
 pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
     let invalid = |e: serde_json::Error| Error::invalid(format!("invalid JSON: {e}"));
-    let mut values = serde_json::Deserializer::from_slice(text).into_iter::<serde_json::Value>();
-    let value = match values.next() {
-        Some(value) => value.map_err(invalid)?,
-        None => return Err(Error::invalid("invalid JSON: got EOF while reading request body")),
-    };
-    if values.next().is_some() {
+    // As in Go, what is no UTF-8 within a string is replaced.
+    let text = String::from_utf8_lossy(text);
+    let (value, whole) = tree::parse(text.as_bytes()).map_err(invalid)?.ok_or_else(nothing)?;
+    if !whole {
         return Err(Error::invalid("unexpected content after JSON"));
     }
     lenient::from_value(value).map_err(invalid)
@@ -121,7 +146,7 @@ mod tests {
 
     #[tokio::test]
     async fn too_large_is_refused() {
-        let body = format!("{{\"Image\":\"{}\"}}", "x".repeat(MAX_BODY));
+        let body = format!("{{\"Image\":\"{}\"}}", "x".repeat(Limits::default().json_bytes));
         assert!(
             read(Some("application/json"), &body).await.unwrap_err().starts_with("request body too large")
         );

@@ -80,6 +80,17 @@ impl<'de> Deserializer<'de> for Lenient {
         }
     }
 
+    /// Go's arrays take what fits and are zero behind it; they are arrays of numbers, all of them.
+    fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Error> {
+        match self.0 {
+            Value::Array(mut list) => {
+                list.resize(len, Value::from(0));
+                visitor.visit_seq(List(list.into_iter()))
+            }
+            other => Lenient(other).deserialize_any(visitor),
+        }
+    }
+
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -90,25 +101,17 @@ impl<'de> Deserializer<'de> for Lenient {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str bytes byte_buf unit unit_struct tuple
-        tuple_struct identifier ignored_any
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str bytes byte_buf unit unit_struct tuple_struct identifier ignored_any
     }
 }
 
-/// Renames keys to the fields they mean and drops nulls. The exact spelling wins over another case.
+/// Renames keys to the fields they mean and drops nulls. As in Go, the last that means a field counts, however it is spelled.
 fn fold(map: Map<String, Value>, fields: &'static [&'static str]) -> Map<String, Value> {
     let mut folded = Map::new();
-    let mut exact = Vec::new();
     for (key, value) in map.into_iter().filter(|(_, v)| !v.is_null()) {
-        if fields.contains(&key.as_str()) {
-            exact.push((key, value));
-        } else if let Some(field) = fields.iter().find(|f| f.eq_ignore_ascii_case(&key)) {
-            folded.insert((*field).to_owned(), value);
-        } else {
-            folded.insert(key, value);
-        }
+        let field = fields.iter().find(|f| f.eq_ignore_ascii_case(&key));
+        folded.insert(field.map_or(key, |f| (*f).to_owned()), value);
     }
-    folded.extend(exact);
     folded
 }
 
@@ -235,9 +238,9 @@ mod tests {
     }
 
     #[test]
-    fn exact_spelling_wins() {
-        for body in [json!({"Image": "a", "image": "b"}), json!({"image": "b", "Image": "a"})] {
-            assert_eq!(from_value::<Outer>(body).unwrap().image, "a");
+    fn the_last_spelling_wins() {
+        for body in [json!({"Image": "a", "image": "b"}), json!({"image": "a", "Image": "b"})] {
+            assert_eq!(from_value::<Outer>(body).unwrap().image, "b");
         }
     }
 

@@ -24,6 +24,11 @@ pub mod query;
 pub mod respond;
 pub mod server;
 pub mod status;
+mod connections;
+mod limits;
+mod protocol;
+mod tree;
+mod upload;
 mod version;
 
 mod auth;
@@ -62,7 +67,7 @@ pub fn router(engine: Arc<Engine>) -> Router {
 
 /// Answers one request: version prefix, route, the headers that every answer of dockerd carries.
 pub async fn answer(router: Router, mut request: Request<Body>) -> Response {
-    let mut response = match version::strip(&mut request) {
+    let mut response = match protocol::settle(&mut request).and_then(|()| version::strip(&mut request)) {
         Ok(()) if stray_head(&request) => page_not_found(),
         Ok(()) => match router.oneshot(request).await {
             Ok(response) => response,

@@ -28,7 +28,7 @@ pub(super) fn routes() -> Router<Arc<Engine>> {
         .route("/networks", get(list))
         .route("/networks/", get(list))
         .route("/networks/create", post(async || not_implemented(UNSUPPORTED)))
-        .route("/networks/prune", post(async || respond::ok(&json!({"NetworksDeleted": null}))))
+        .route("/networks/prune", post(prune))
         .route("/networks/{id}", get(inspect).delete(remove))
         .route("/networks/{id}/connect", post(connect))
         .route("/networks/{id}/disconnect", post(connect))
@@ -48,6 +48,12 @@ fn none() -> Value {
 async fn list(query: Query) -> Result<Response> {
     let filters = query.filters()?;
     filters.check(&FILTERS)?;
+    if let Some(unknown) = filters.get("type").iter().find(|t| !["builtin", "custom"].contains(&t.as_str())) {
+        return Err(Error::system(format!("invalid filter: 'type'='{unknown}'")));
+    }
+    let dangling = filters.bool_or("dangling", false).map_err(|_| {
+        Error::invalid(r#"invalid value for filter 'dangling', must be "true" (or "1"), or "false" (or "0")"#)
+    })?;
     let prefix = |key: &str, text: &str| {
         let values = filters.get(key);
         values.is_empty() || values.iter().any(|v| text.contains(v.as_str()))
@@ -58,8 +64,13 @@ async fn list(query: Query) -> Result<Response> {
         && filters.exact("scope", "local")
         && filters.exact("type", "builtin")
         && filters.labels("label", |_| None)
-        && !filters.bool_or("dangling", false)?;
+        && !dangling;
     Ok(respond::ok(&if wanted { vec![none()] } else { Vec::new() }))
+}
+
+async fn prune(query: Query) -> Result<Response> {
+    query.filters()?.check(&["until", "label", "label!"])?;
+    Ok(respond::ok(&json!({"NetworksDeleted": null})))
 }
 
 fn find(id: &str) -> Result<()> {

@@ -1,13 +1,18 @@
 //! The query string, read as moby's handlers read it.
 
-use std::{collections::BTreeMap, convert::Infallible};
+use std::collections::BTreeMap;
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use super::tree;
+use crate::{
+    engine::clock,
+    error::{Error, Result},
+};
 
-/// Parameters of a request in their order; a name may occur several times. Use it as an extractor; it never fails.
+/// Parameters of a request in their order; a name may occur several times. As an extractor it refuses, like moby's
+/// `ParseForm`, what is badly encoded.
 #[derive(Debug, Clone, Default)]
 pub struct Query(Vec<(String, String)>);
 
@@ -51,13 +56,30 @@ impl Query {
     /// A whole number; `None` when absent or empty.
     ///
     /// # Errors
-    /// 400 in Go's wording when it is none.
-    pub fn int<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>> {
-        let Some(value) = self.get(name) else { return Ok(None) };
-        match value.parse() {
-            Ok(number) => Ok(Some(number)),
-            Err(_) => Err(Error::invalid(format!("strconv.Atoi: parsing {value:?}: invalid syntax"))),
+    /// When it is none: 500 in Go's wording, since moby does not tell this mistake from its own.
+    pub fn int(&self, name: &str) -> Result<Option<i64>> {
+        self.get(name).map(|value| number("strconv.Atoi", value)).transpose()
+    }
+
+    /// A time, in nanoseconds since the epoch: `seconds[.fraction]` or RFC 3339. `None` when absent or empty.
+    ///
+    /// # Errors
+    /// When it is none: 500 in Go's wording, as moby.
+    pub fn time(&self, name: &str) -> Result<Option<i128>> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        if let Some(time) = clock::parse(text) {
+            return Ok(Some(time));
         }
+        let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let seconds = number("strconv.ParseInt", seconds)?;
+        let digits: String = fraction.chars().take(9).collect();
+        let fraction = number("strconv.ParseInt", &digits)?;
+        // A sign within the fraction, or no digits at all.
+        let nanos = u32::try_from(fraction).ok().filter(|_| digits.bytes().all(|b| b.is_ascii_digit()));
+        let nanos = nanos.ok_or_else(|| syntax("strconv.ParseInt", &digits))?;
+        let nanos = i128::from(nanos) * 10_i128.pow(9 - u32::try_from(digits.len()).unwrap_or(9));
+        let sign = if text.starts_with('-') { -1 } else { 1 };
+        Ok(Some(i128::from(seconds) * 1_000_000_000 + sign * nanos))
     }
 
     /// The parameter `filters`.
@@ -74,11 +96,40 @@ impl Query {
 }
 
 impl<S: Sync> FromRequestParts<S> for Query {
-    type Rejection = Infallible;
+    type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self::parse(parts.uri.query().unwrap_or("")))
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        let text = parts.uri.query().unwrap_or("");
+        check(text)?;
+        Ok(Self::parse(text))
     }
+}
+
+/// Go's complaints about a query string.
+fn check(text: &str) -> Result<()> {
+    if text.contains(';') {
+        return Err(Error::invalid("invalid semicolon separator in query"));
+    }
+    for (at, _) in text.match_indices('%') {
+        let escape: String = text[at..].chars().take(3).take_while(|c| *c != '&' && *c != '=').collect();
+        if escape.len() < 3 || !escape[1..].bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(Error::invalid(format!("invalid URL escape {escape:?}")));
+        }
+    }
+    Ok(())
+}
+
+/// Go's `strconv.Atoi` and `ParseInt`.
+fn number(function: &str, text: &str) -> Result<i64> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(syntax(function, text));
+    }
+    text.parse().map_err(|_| Error::system(format!("{function}: parsing {text:?}: value out of range")))
+}
+
+fn syntax(function: &str, text: &str) -> Error {
+    Error::system(format!("{function}: parsing {text:?}: invalid syntax"))
 }
 
 /// moby's `filters.Args`: values per key.
@@ -86,22 +137,36 @@ impl<S: Sync> FromRequestParts<S> for Query {
 pub struct Filters(BTreeMap<String, Vec<String>>);
 
 impl Filters {
-    /// Reads `{"key": ["value"]}` or the legacy `{"key": {"value": true}}`.
+    /// Reads `{"key": {"value": true}}` or the legacy `{"key": ["value"]}`; not both at a time.
     ///
     /// # Errors
     /// 400 `invalid filter`.
     pub fn parse(text: &str) -> Result<Self> {
         let invalid = || Error::invalid("invalid filter");
-        let Ok(Value::Object(map)) = serde_json::from_str(text) else { return Err(invalid()) };
+        let map = match tree::parse(text.as_bytes()) {
+            Ok(Some((Value::Object(map), true))) => map,
+            Ok(Some((Value::Null, true))) => return Ok(Self::default()),
+            _ => return Err(invalid()),
+        };
+        if map.values().any(Value::is_array) && map.values().any(Value::is_object) {
+            return Err(invalid());
+        }
         let mut filters = BTreeMap::new();
         for (key, values) in map {
             let values = match values {
                 Value::Array(list) => list
                     .into_iter()
-                    .map(|v| v.as_str().map(str::to_owned).ok_or_else(invalid))
+                    .map(|v| match v {
+                        Value::String(text) => Ok(text),
+                        Value::Null => Ok(String::new()),
+                        _ => Err(invalid()),
+                    })
                     .collect::<Result<_>>()?,
                 // As in Go, a value counts by being there, whatever its boolean says.
-                Value::Object(set) => set.into_iter().map(|(value, _)| value).collect(),
+                Value::Object(set) => set
+                    .into_iter()
+                    .map(|(value, on)| (on.is_boolean() || on.is_null()).then_some(value).ok_or_else(invalid))
+                    .collect::<Result<_>>()?,
                 Value::Null => Vec::new(),
                 _ => return Err(invalid()),
             };
@@ -196,11 +261,39 @@ mod tests {
     fn values_and_numbers() {
         let query = Query::parse("n=a%2Fb&n=c+d&limit=x&tail=5");
         assert_eq!(query.all("n").collect::<Vec<_>>(), ["a/b", "c d"]);
-        assert_eq!(query.int::<u32>("tail").unwrap(), Some(5));
-        assert_eq!(query.int::<u32>("none").unwrap(), None);
-        let error = query.int::<i64>("limit").unwrap_err();
+        assert_eq!(query.int("tail").unwrap(), Some(5));
+        assert_eq!(query.int("none").unwrap(), None);
+        let error = query.int("limit").unwrap_err();
         assert_eq!(error.message, "strconv.Atoi: parsing \"x\": invalid syntax");
+        let time = |text: &str| Query(vec![("t".into(), text.into())]).time("t").map_err(|e| e.message);
+        assert_eq!(time("1.5"), Ok(Some(1_500_000_000)));
+        assert_eq!(time("-1.000000001999"), Ok(Some(-1_000_000_001)));
+        assert_eq!(time("1970-01-01T00:00:02Z"), Ok(Some(2_000_000_000)));
+        assert_eq!(time(&i64::MIN.to_string()), Ok(Some(i128::from(i64::MIN) * 1_000_000_000)));
+        for (bad, part, why) in [
+            ("x", "x", "invalid syntax"),
+            ("1.x", "x", "invalid syntax"),
+            ("1.-5", "-5", "invalid syntax"),
+            ("1.", "", "invalid syntax"),
+            ("9223372036854775808", "9223372036854775808", "value out of range"),
+            ("-170141183460469231731687303715.9", "-170141183460469231731687303715", "value out of range"),
+        ] {
+            assert_eq!(time(bad), Err(format!("strconv.ParseInt: parsing {part:?}: {why}")), "{bad}");
+        }
     }
+
+    #[test]
+    fn queries_are_checked() {
+        for (query, message) in [
+            ("%", r#"invalid URL escape "%""#),
+            ("a=%zz", r#"invalid URL escape "%zz""#),
+            ("a=%4&b", r#"invalid URL escape "%4""#),
+            ("a=%é", r#"invalid URL escape "%é""#),
+            ("a;b", "invalid semicolon separator in query"),
+        ] {
+            assert_eq!(check(query).map_err(|e| e.message), Err(message.to_owned()), "{query}");
+        }
+        assert!(check("a=%20&%41=b&&=").is_ok());    }
 
     #[test]
     fn both_shapes_of_filters() {
@@ -212,7 +305,19 @@ mod tests {
         }));
         assert!(!new.labels("label", |k| (k == "a").then_some("b")));
         assert!(new.exact("status", "running") && !new.exact("status", "exited") && new.exact("name", "any"));
-        for bad in ["[]", "{", r#"{"a":1}"#, r#"{"a":[1]}"#, "\"x\""] {
+        assert!(Filters::parse("null").unwrap().is_empty());
+        let deep = "[".repeat(20_000);
+        for bad in [
+            "[]",
+            "{",
+            r#"{"a":1}"#,
+            r#"{"a":[1]}"#,
+            r#"{"a":{"b":5}}"#,
+            r#"{"a":["b"],"c":{"d":true}}"#,
+            "{} x",
+            "\"x\"",
+            &deep,
+        ] {
             assert_eq!(Filters::parse(bad).unwrap_err().message, "invalid filter", "{bad}");
         }
     }

@@ -13,36 +13,21 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{UnixListener, UnixStream},
-    sync::Semaphore,
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use super::limits::Limits;
+use super::{
+    connections::{Connection, Connections, Io},
+    upload::Upload,
+};
 use crate::error::{Error, Result};
 
-/// Bounds of what clients may take.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Connections at a time; more wait in the kernel's queue. Hijacked ones (attach, exec) no longer count.
-    pub connections: usize,
-    /// Time to send a request's headers, also the longest idle time of a kept-alive connection.
-    pub headers: Duration,
-    /// Bytes of a request's line and headers.
-    pub header_bytes: usize,
-    /// Time that running requests get after the daemon was told to stop.
-    pub drain: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 1024,
-            headers: Duration::from_secs(60),
-            header_bytes: 1 << 20,
-            drain: Duration::from_secs(2),
-        }
-    }
-}
+/// How often clients that do not read are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Between two attempts to accept when there are no file descriptors.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The bound socket; its file goes when this is dropped.
 #[derive(Debug)]
@@ -106,54 +91,77 @@ impl Drop for Socket {
 
 /// Serves `router` until `stop` is cancelled; then running requests get [`Limits::drain`].
 pub async fn serve(socket: Socket, router: Router, limits: Limits, stop: CancellationToken) {
-    let permits = Arc::new(Semaphore::new(limits.connections));
-    let connections = TaskTracker::new();
+    let connections = Connections::new(limits);
+    let tasks = TaskTracker::new();
+    let mut sweep = tokio::time::interval(SWEEP);
+    sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = accept(&socket.listener, &permits) => accepted,
-        };
-        match accepted {
-            Ok((stream, permit)) => {
-                let connection = connection(stream, router.clone(), limits, stop.clone());
-                connections.spawn(async move {
-                    connection.await;
-                    drop(permit);
-                });
+            _ = sweep.tick() => {
+                connections.sweep();
+                continue;
             }
-            // Out of file descriptors: it passes when a client leaves.
+            accepted = socket.listener.accept() => accepted,
+        };
+        match accepted.map(|(stream, _)| connections.admit(stream)) {
+            Ok(Ok(admitted)) => {
+                tasks.spawn(connection(admitted, router.clone(), limits, stop.clone()));
+            }
+            Ok(Err(stream)) => refuse(&stream, limits),
             Err(error) => {
+                // Out of file descriptors, most likely: whoever idles gives one back.
                 tracing::warn!(%error, "cannot accept a client");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                connections.make_room();
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }
     drop(socket);
-    connections.close();
-    if timeout(limits.drain + Duration::from_secs(1), connections.wait()).await.is_err() {
-        tracing::debug!(left = connections.len(), "connections cut at the end");
+    tasks.close();
+    if timeout(limits.drain + Duration::from_secs(1), tasks.wait()).await.is_err() {
+        tracing::debug!(left = tasks.len(), "connections cut at the end");
     }
 }
 
-async fn accept(
-    listener: &UnixListener,
-    permits: &Arc<Semaphore>,
-) -> io::Result<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = permits.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, permit))
+/// Tells a client that there is no place for it.
+fn refuse(stream: &UnixStream, limits: Limits) {
+    let text = format!(
+        "too many clients: {} connections are in use, and none of them is idle; close some",
+        limits.connections
+    );
+    tracing::warn!("{text}");
+    let body = format!("{}\n", serde_json::json!({ "message": text }));
+    let answer = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    // A fresh socket has room for it; whoever left does not need it.
+    let _ = stream.try_write(answer.as_bytes());
 }
 
-async fn connection(stream: UnixStream, router: Router, limits: Limits, stop: CancellationToken) {
+async fn connection(admitted: Arc<Connection>, router: Router, limits: Limits, stop: CancellationToken) {
+    let client = admitted.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let answer = super::answer(router.clone(), request.map(Body::new));
+        let (client, router) = (client.clone(), router.clone());
         async move {
-            // On a task of its own: a client that goes away does not leave a decision half taken.
-            let response = match tokio::spawn(answer).await {
+            let serving = client.serve();
+            let mut request = request.map(|body| Body::new(Upload::new(Body::new(body), limits.stall)));
+            request.extensions_mut().insert(client.clone());
+            request.extensions_mut().insert(limits);
+            let answer = super::answer(router, request);
+            // On a task of its own: a client that goes away does not leave a decision half taken. It counts as a
+            // connection until then.
+            let answered = tokio::spawn(async move {
+                let response = answer.await;
+                drop(client);
+                response
+            });
+            let response = match answered.await {
                 Ok(response) => response,
                 Err(error) => Error::system("internal error").because(error).into_response(),
             };
-            Ok::<_, std::convert::Infallible>(response)
+            Ok::<_, std::convert::Infallible>(response.map(|body| serving.body(body)))
         }
     });
     let connection = http1::Builder::new()
@@ -162,11 +170,16 @@ async fn connection(stream: UnixStream, router: Router, limits: Limits, stop: Ca
         .title_case_headers(true)
         .header_read_timeout(limits.headers)
         .max_buf_size(limits.header_bytes)
-        .serve_connection(TokioIo::new(stream), service)
+        .max_headers(limits.header_count)
+        // As dockerd: a client may end its half once it has sent its request.
+        .half_close(true)
+        .serve_connection(TokioIo::new(Io(admitted.clone())), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let outcome = tokio::select! {
         outcome = connection.as_mut() => outcome,
+        () = admitted.is_cut() => Ok(()),
+        () = admitted.hung_up() => Ok(()),
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             timeout(limits.drain, connection).await.unwrap_or(Ok(()))

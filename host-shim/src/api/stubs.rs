@@ -77,11 +77,16 @@ async fn logs(query: Query) -> Error {
 
 fn plugins() -> Router<Arc<Engine>> {
     Router::new()
-        .route("/plugins", get(async || respond::ok(&[(); 0])))
+        .route("/plugins", get(plugin_list))
         .route("/plugins/privileges", get(async || respond::ok(&[(); 0])))
         .route("/plugins/pull", post(async || not_implemented(NO_PLUGINS)))
         .route("/plugins/create", post(async || not_implemented(NO_PLUGINS)))
         .route("/plugins/{*rest}", get(get_plugin).post(post_plugin).merge(delete(delete_plugin)))
+}
+
+async fn plugin_list(query: Query) -> Result<Response> {
+    query.filters()?;
+    Ok(respond::ok(&[(); 0]))
 }
 
 fn no_plugin(name: &str) -> Error {

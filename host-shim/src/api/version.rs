@@ -1,5 +1,7 @@
 //! The version prefix `/v1.NN` of every path, negotiated as moby does.
 
+use std::cmp::Ordering;
+
 use axum::{
     body::Body,
     http::{Request, StatusCode, Uri, header, uri::PathAndQuery},
@@ -27,10 +29,13 @@ impl Version {
         self >= Self { major: 1, minor }
     }
 
-    fn parse(text: &str) -> Option<Self> {
-        let (major, minor) = text.split_once('.')?;
-        let number = |t: &str| t.bytes().all(|b| b.is_ascii_digit()).then(|| t.parse().ok()).flatten();
-        Some(Self { major: number(major)?, minor: number(minor)? })
+    /// moby's `versions.Compare`: numbers between dots, what lacks is 0. Nothing but the first two tells versions apart
+    /// that are spoken.
+    fn compare(self, text: &str) -> Ordering {
+        let mut numbers = text.split('.').map(number).chain(std::iter::repeat(0));
+        let mut next = || numbers.next().unwrap_or(0);
+        let given = [next(), next(), u64::from(text.split('.').skip(2).any(|part| number(part) > 0))];
+        [u64::from(self.major), u64::from(self.minor), 0].cmp(&given)
     }
 }
 
@@ -48,8 +53,7 @@ impl std::fmt::Display for Version {
 pub(crate) fn strip(request: &mut Request<Body>) -> Result<(), Response> {
     let mut version = CURRENT;
     if let Some((prefix, rest)) = split(request.uri().path()) {
-        version = prefix;
-        check(version)?;
+        version = check(prefix)?;
         let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
         let mut parts = request.uri().clone().into_parts();
         // What was cut from a valid path and query is one.
@@ -62,24 +66,30 @@ pub(crate) fn strip(request: &mut Request<Body>) -> Result<(), Response> {
     Ok(())
 }
 
-/// `/v1.51/info` is 1.51 and `/info`. Anything else is no prefix.
-fn split(path: &str) -> Option<(Version, String)> {
-    let rest = path.strip_prefix("/v")?;
-    let (version, rest) = rest.split_once('/')?;
-    Some((Version::parse(version)?, format!("/{rest}")))
+/// `/v1.51/info` is 1.51 and `/info`. Anything but digits and dots is no prefix.
+fn split(path: &str) -> Option<(&str, String)> {
+    let (version, rest) = path.strip_prefix("/v")?.split_once('/')?;
+    let fits = !version.is_empty() && version.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    fits.then(|| (version, format!("/{rest}")))
+}
+
+/// A part of a version; one that is beyond any number is just very large, none is 0.
+fn number(text: &str) -> u64 {
+    if text.is_empty() { 0 } else { text.parse().unwrap_or(u64::MAX) }
 }
 
 #[allow(clippy::result_large_err, reason = "the answer is sent as it is")]
-fn check(version: Version) -> Result<(), Response> {
-    let text = if version < OLDEST {
+fn check(version: &str) -> Result<Version, Response> {
+    let text = if OLDEST.compare(version).is_gt() {
         format!(
             "client version {version} is too old. Minimum supported API version is {OLDEST}, please upgrade your client \
              to a newer version"
         )
-    } else if version > CURRENT {
+    } else if CURRENT.compare(version).is_lt() {
         format!("client version {version} is too new. Maximum supported API version is {CURRENT}")
     } else {
-        return Ok(());
+        let minor = version.split('.').nth(1).map_or(0, number);
+        return Ok(Version { major: 1, minor: u16::try_from(minor).unwrap_or(CURRENT.minor) });
     };
     // Plain text: a client that speaks another version may not know this one's JSON errors.
     let plain = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
@@ -103,6 +113,7 @@ mod tests {
             ("/volumes/v1.2", "/volumes/v1.2", CURRENT),
             ("/version", "/version", CURRENT),
             ("/v1.x/info", "/v1.x/info", CURRENT),
+            ("/v1.51.0/info", "/info", CURRENT),
         ] {
             let mut request = request(uri);
             strip(&mut request).unwrap();
@@ -113,7 +124,7 @@ mod tests {
 
     #[test]
     fn out_of_range_is_400() {
-        for uri in ["/v1.99/info", "/v1.23/info", "/v2.0/info", "/v0.9/info"] {
+        for uri in ["/v1.99/info", "/v1.23/info", "/v2.0/info", "/v0.9/info", "/v1/info", "/v1.51.1/info", "/v.../info"] {
             assert_eq!(strip(&mut request(uri)).unwrap_err().status(), StatusCode::BAD_REQUEST, "{uri}");
         }
     }

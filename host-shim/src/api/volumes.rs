@@ -35,7 +35,10 @@ pub(super) fn routes() -> Router<Arc<Engine>> {
 }
 
 async fn list(query: Query) -> Result<Response> {
-    query.filters()?.check(&FILTERS)?;
+    let invalid = |e: Error| Error::invalid(format!("error reading volume filters: {}", e.message));
+    let filters = query.filters().map_err(invalid)?;
+    filters.check(&FILTERS)?;
+    filters.bool_or("dangling", false)?;
     Ok(respond::ok(&json!({"Volumes": [], "Warnings": null})))
 }
 

@@ -74,7 +74,7 @@ async fn serve(home: Home, config: Config, detached: bool) -> Result<()> {
 
     let stop = CancellationToken::new();
     let router = api::router(engine.clone());
-    let serving = tokio::spawn(api::server::serve(socket, router, Limits::default(), stop.clone()));
+    let serving = tokio::spawn(api::server::serve(socket, router, Limits::of_process(), stop.clone()));
     let name = loop {
         tokio::select! {
             _ = terminate.recv() => break "SIGTERM",

@@ -17,8 +17,10 @@ use crate::api::query::Filters;
 
 /// How many past events a late subscriber can still see (moby keeps as many).
 const RING: usize = 256;
-/// How far a slow subscriber may lag before it loses events.
-const LAG: usize = 4096;
+/// How far a slow subscriber may lag before it is cut (moby's buffer).
+const LAG: usize = 1024;
+/// Most bytes of an event's attributes: labels are the user's, and there are many events.
+const ATTRIBUTES: usize = 64 << 10;
 
 /// What an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +83,17 @@ impl Event {
     pub fn with(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.attributes.insert(key.into(), value.into());
         self
+    }
+
+    fn fit(&mut self) {
+        let size = |(key, value): (&String, &String)| key.len() + value.len();
+        while self.attributes.iter().map(size).sum::<usize>() > ATTRIBUTES {
+            let longest = self.attributes.iter().max_by_key(|entry| size(*entry)).map(|(key, _)| key.clone());
+            match longest {
+                Some(key) => drop(self.attributes.remove(&key)),
+                None => return,
+            }
+        }
     }
 
     /// As the API sends it, with the legacy keys `status`, `id` and `from` that older clients read.
@@ -156,8 +169,9 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Tells everybody who listens, and remembers it.
-    pub fn publish(&self, event: Event) {
+    /// Tells everybody who listens, and remembers it. Of too many attributes the longest are left out.
+    pub fn publish(&self, mut event: Event) {
+        event.fit();
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         if ring.len() == RING {
             ring.pop_front();
@@ -210,7 +224,9 @@ impl Events {
                     Ok(event) if until.is_some_and(|until| event.time > until) => return None,
                     Ok(event) => return Some((event, live)),
                     Err(broadcast::error::RecvError::Lagged(lost)) => {
-                        tracing::warn!(lost, "a slow client of /events lost events");
+                        // An end is seen, a gap is not.
+                        tracing::warn!(lost, "a client of /events that does not read is cut");
+                        return None;
                     }
                     Err(broadcast::error::RecvError::Closed) => return None,
                 }
@@ -253,6 +269,22 @@ mod tests {
         assert!(passes("start", r#"{"image":["nginx"]}"#));
         assert!(passes("start", r#"{"label":["l=v"]}"#));
         assert!(!passes("start", r#"{"label":["l=w"]}"#));
+    }
+
+    /// SPEC A15
+    #[tokio::test]
+    async fn who_lags_is_cut_and_what_is_kept_is_bounded() {
+        let events = Events::default();
+        let slow = events.subscribe(None, None, Filters::default());
+        for _ in 0..=LAG {
+            events.publish(event("start"));
+        }
+        // It ends, though nobody said until when.
+        assert!(slow.count().await <= LAG);
+        events.publish(event("create").with("big", "x".repeat(4 << 20)).with("small", "y"));
+        let ring = events.ring.lock().unwrap();
+        let last = ring.back().unwrap();
+        assert_eq!((last.attributes.get("big"), last.attributes["small"].as_str()), (None, "y"));
     }
 
     #[tokio::test]

@@ -57,7 +57,7 @@ struct Select<'a> {
     names: Vec<Pattern>,
     before: Option<i128>,
     since: Option<i128>,
-    exited: Vec<i32>,
+    exited: Vec<i64>,
     is_task: Option<bool>,
     /// A filter speaks of containers that do not run.
     all: bool,
@@ -135,15 +135,24 @@ impl Engine {
             if !matches!(health.as_str(), "none" | "starting" | "healthy" | "unhealthy") {
                 return Err(Error::invalid(format!(
                     "invalid filter 'health={health}': invalid value for health ({health}): must be one of none, starting, \
-                     unhealthy, healthy"
+                     healthy, unhealthy"
                 )));
             }
         }
         let exited = filters
             .get("exited")
             .iter()
-            .map(|code| code.parse().map_err(|_| Error::invalid(format!("invalid filter 'exited={code}'"))))
-            .collect::<Result<Vec<i32>>>()?;
+            .map(|code| {
+                let bad = || format!("invalid filter 'exited={code}': strconv.Atoi: parsing {code:?}: invalid syntax");
+                code.parse().map_err(|_| Error::invalid(bad()))
+            })
+            .collect::<Result<Vec<i64>>>()?;
+        for key in ["publish", "expose"] {
+            if let Some(bad) = filters.get(key).iter().find(|wanted| ports(wanted).is_none()) {
+                // 500, as moby.
+                return Err(Error::system(format!("error while looking up for {key} {bad}: no port or range of ports")));
+            }
+        }
         let created = |key: &str| -> Result<Option<i128>> {
             match filters.get(key).last() {
                 Some(name) => Ok(clock::parse(&self.find(name)?.record().created)),
@@ -220,7 +229,7 @@ impl Select<'_> {
             && (self.names.is_empty() || self.names.iter().any(|pattern| pattern.matches(&record.name)))
             && filters.exact("status", record.state.status.as_str())
             && (self.exited.is_empty()
-                || (record.state.status == Status::Exited && self.exited.contains(&record.state.exit_code)))
+                || (record.state.status == Status::Exited && self.exited.contains(&i64::from(record.state.exit_code))))
             && filters.exact("health", "none")
             && filters.exact("isolation", &record.host.isolation)
             && filters.exact("network", &record.host.network_mode)
@@ -240,11 +249,16 @@ fn mounted(record: &Record, wanted: &[String]) -> bool {
     mounts.iter().any(|mount| wanted.iter().any(|path| mount["Destination"] == json!(path)))
 }
 
-/// `80`, `80/tcp` or `80-90/udp` against exposed or published ports.
-fn has_port(record: &Record, key: &str, wanted: &str) -> bool {
+/// `80`, `80/tcp` or `80-90/udp`: first, last, protocol.
+fn ports(wanted: &str) -> Option<(u16, u16, &str)> {
     let (range, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
     let (from, to) = range.split_once('-').unwrap_or((range, range));
-    let (Ok(from), Ok(to)) = (from.parse::<u16>(), to.parse::<u16>()) else { return false };
+    Some((from.parse().ok()?, to.parse().ok()?, protocol))
+}
+
+/// Such ports against exposed or published ports.
+fn has_port(record: &Record, key: &str, wanted: &str) -> bool {
+    let Some((from, to, protocol)) = ports(wanted) else { return false };
     let fits = |port: &str| {
         let (number, own) = port.split_once('/').unwrap_or((port, "tcp"));
         own == protocol && number.parse::<u16>().is_ok_and(|number| (from..=to).contains(&number))

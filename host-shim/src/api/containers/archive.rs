@@ -1,6 +1,6 @@
 //! `/containers/{id}/archive`: what `docker cp` uses.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::{
     body::Body,
@@ -57,16 +57,27 @@ pub(super) async fn put(
         copy_uid_gid: query.bool("copyUIDGID"),
     };
     let container = engine.find(&id)?;
-    // A client that breaks off ends the stream early; the guest then sees a cut tar.
-    let parts = request.into_body().into_data_stream().map_while(Result::ok);
-    engine.put_archive(&container, open, parts).await?;
-    Ok(respond::empty(StatusCode::OK))
+    // A client that breaks off, or stops sending, ends the stream early; a tar may look whole all the same.
+    let broke = Arc::new(OnceLock::new());
+    let told = broke.clone();
+    let parts = request.into_body().into_data_stream().map_while(move |part| match part {
+        Ok(part) => Some(part),
+        Err(error) => {
+            let _ = told.set(error.to_string());
+            None
+        }
+    });
+    let put = engine.put_archive(&container, open, parts).await;
+    match broke.get() {
+        Some(error) => Err(Error::invalid(format!("the archive broke off: {error}"))),
+        None => put.map(|()| respond::empty(StatusCode::OK)),
+    }
 }
 
 fn path(query: &Query) -> Result<String> {
     match query.get("path") {
         Some(path) => Ok(path.to_owned()),
-        None => Err(Error::invalid("missing parameter: path: bad parameter")),
+        None => Err(Error::invalid("bad parameter: pathcannot be empty")),
     }
 }
 

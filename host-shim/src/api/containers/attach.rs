@@ -10,9 +10,9 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use runner::logs::LogStream;
+use runner::logs::{Entry, LogStream};
 use tokio::sync::mpsc;
-use tokio_stream::StreamExt;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 
 use crate::{
     api::{
@@ -24,7 +24,6 @@ use crate::{
     engine::{
         Engine,
         attach::{Attachment, Output, Streams, Wanted},
-        container::Container,
     },
     error::{Error, Result},
 };
@@ -41,7 +40,7 @@ pub(super) async fn attach(
     query: Query,
     mut request: Request<Body>,
 ) -> Result<Response> {
-    let hijack = Hijack::take(&mut request);
+    let hijack = Hijack::take(&mut request)?;
     let keys = hijack::parse_keys(query.get("detachKeys")).map_err(Error::invalid)?;
     let container = engine.find(&id)?;
     let record = container.record();
@@ -62,49 +61,33 @@ pub(super) async fn attach(
     let wanted = Wanted { stdin: options.stdin, stdout, stderr };
     // Subscribed before the log is read, so that nothing falls between the two; what is in both is rare and harmless.
     let attachment = if stream { Some(engine.attach(&container, wanted).await?) } else { None };
-    let past = if query.bool("logs") { past(&engine, &container, stdout, stderr).await? } else { Vec::new() };
+    let past = query.bool("logs").then(|| {
+        let wanted = runner::logs::Query { stdout, stderr, ..runner::logs::Query::default() };
+        engine.logs(&container, wanted)
+    });
+    let past = past.transpose()?;
     Ok(hijack.answer(version, options, async move { streams(attachment, past).await }))
 }
 
 /// The log so far.
-async fn past(
-    engine: &Engine,
-    container: &Arc<Container>,
-    stdout: bool,
-    stderr: bool,
-) -> Result<Vec<Output>> {
-    let query = runner::logs::Query { stdout, stderr, ..runner::logs::Query::default() };
-    let mut entries = engine.logs(container, query)?;
-    let mut past = Vec::new();
-    let mut size = 0;
-    while let Some(entry) = entries.next().await {
-        let entry = entry.map_err(|error| Error::system(error.to_string()).because(error))?;
-        size += entry.line.len();
-        // Bounded: whoever wants more asks `logs`.
-        if size > 16 << 20 {
-            break;
-        }
-        past.push(Output { stderr: entry.stream == LogStream::Stderr, data: entry.line });
-    }
-    Ok(past)
-}
+type Past = ReceiverStream<Result<Entry, runner::Error>>;
 
 /// The log so far, then what comes.
-async fn streams(attachment: Option<Attachment>, past: Vec<Output>) -> Result<Streams, Bytes> {
+async fn streams(attachment: Option<Attachment>, past: Option<Past>) -> Result<Streams, Bytes> {
     let live = match attachment {
         Some(attachment) => attachment.streams().await,
         None => None,
     };
-    if past.is_empty() {
-        return live.ok_or_else(Bytes::new);
-    }
+    let Some(mut past) = past else { return live.ok_or_else(Bytes::new) };
     let (sender, output) = mpsc::channel(4);
     let (input, live) = match live {
         Some(live) => (live.input, Some(live.output)),
         None => (mpsc::channel(1).0, None),
     };
     tokio::spawn(async move {
-        for chunk in past {
+        while let Some(entry) = past.next().await {
+            let Ok(entry) = entry else { return };
+            let chunk = Output { stderr: entry.stream == LogStream::Stderr, data: entry.line };
             if sender.send(chunk).await.is_err() {
                 return;
             }

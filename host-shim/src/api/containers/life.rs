@@ -128,7 +128,7 @@ pub(super) async fn update(
     Path(id): Path<String>,
     request: Request<Body>,
 ) -> Result<Response> {
-    let body: Value = json::required(request).await?;
+    let body: Value = json::optional(request).await?.unwrap_or_default();
     let invalid = |error: serde_json::Error| Error::invalid(format!("invalid JSON: {error}"));
     let policy: Policy = lenient::from_value(body.clone()).map_err(invalid)?;
     let wanted: HostConfig = lenient::from_value(body).map_err(invalid)?;

@@ -50,12 +50,7 @@ pub(crate) fn parse(query: &Query) -> Result<runner::logs::Query> {
         return Err(Error::invalid("Bad parameters: you must choose at least one stream"));
     }
     // Zero is the CLI's word for: from the beginning, without end.
-    let time = |name: &str| match query.get(name) {
-        None | Some("0") => Ok(None),
-        Some(text) => clock::parse_api(text)
-            .map(|nanos| Some(clock::split(nanos)))
-            .ok_or_else(|| Error::invalid(format!("invalid value for {name:?}: {text:?}"))),
-    };
+    let time = |name: &str| query.time(name).map(|time| time.filter(|t| *t != 0).map(clock::split));
     let tail = match query.get("tail") {
         None | Some("all") => None,
         // Whatever is no number is everything, as in moby.

@@ -20,7 +20,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 type Shared = State<Arc<Engine>>;
 
 pub(super) async fn list(State(engine): Shared, query: Query) -> Result<Response> {
-    let limit: i64 = query.int("limit")?.unwrap_or(0);
+    let limit = query.int("limit")?.unwrap_or(0);
     let listing = Listing {
         all: query.bool("all"),
         limit: usize::try_from(limit).unwrap_or(0),

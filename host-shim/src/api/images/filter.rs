@@ -38,11 +38,11 @@ impl<'a> Selection<'a> {
             }
         };
         let (mut before, since) = (created("before")?, created("since")?);
-        if let Some(until) = until(filters)? {
+        for text in filters.get("until") {
+            let until = moment(text)?;
             before = Some(before.map_or(until, |b| b.min(until)));
         }
-        let pattern =
-            |p: &String| Pattern::new(p).map_err(|_| Error::invalid(format!("syntax error in pattern: {p}")));
+        let pattern = |p: &String| Pattern::new(p).map_err(|_| Error::system("syntax error in pattern"));
         Ok(Self {
             filters,
             dangling: if filters.has("dangling") { Some(filters.bool_or("dangling", false)?) } else { None },
@@ -85,19 +85,23 @@ impl<'a> Selection<'a> {
 
 /// The filter `until`: seconds, RFC 3339, or a Go duration back from now.
 pub(crate) fn until(filters: &Filters) -> Result<Option<OffsetDateTime>> {
-    let Some(text) = filters.get("until").first() else { return Ok(None) };
-    if filters.get("until").len() > 1 {
-        return Err(Error::invalid("more than one until filter specified"));
+    match filters.get("until") {
+        [] => Ok(None),
+        [text] => moment(text).map(Some),
+        _ => Err(Error::invalid("more than one until filter specified")),
     }
+}
+
+fn moment(text: &str) -> Result<OffsetDateTime> {
+    // 500, as moby.
+    let bad = || Error::system(format!("failed to parse value as time or duration: {text:?}"));
     let nanos = clock::parse_api(text)
         .or_else(|| {
             let ago = i128::try_from(clock::parse_duration(text)?.as_nanos()).ok()?;
             (ago < LONGEST).then(|| clock::now_nanos() - ago)
         })
-        .ok_or_else(|| Error::invalid(format!("invalid value for until filter: {text:?}")))?;
-    OffsetDateTime::from_unix_timestamp_nanos(nanos)
-        .map(Some)
-        .map_err(|e| Error::invalid("value of until filter out of range").because(e))
+        .ok_or_else(bad)?;
+    OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(|e| bad().because(e))
 }
 
 /// `a/b` of `a/b:tag` and `a/b@digest`; a colon before a slash is a port.

@@ -134,8 +134,9 @@ async fn tag(engine: &Engine, name: &str, query: &Query) -> Result<Response> {
     Ok(respond::empty(StatusCode::CREATED))
 }
 
-async fn build_prune() -> Response {
-    respond::ok(&serde_json::json!({"CachesDeleted": null, "SpaceReclaimed": 0}))
+async fn build_prune(query: Query) -> Result<Response> {
+    query.filters()?;
+    Ok(respond::ok(&serde_json::json!({"CachesDeleted": null, "SpaceReclaimed": 0})))
 }
 
 /// An event of an image: `actor` is what it is about, `name` how users call it; the image's labels are attributes.
