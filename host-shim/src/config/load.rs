@@ -1,8 +1,10 @@
 //! Reading and checking `config.json`: whatever is not understood is refused, with the file, the key and what it may be.
 
 use std::{
-    io,
+    fs::File,
+    io::{self, Read},
     ops::RangeInclusive,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -41,12 +43,18 @@ const LAYER_SIZES: RangeInclusive<u64> = 1 << 20..=16 << 40;
 /// Each file of a layer takes some hundred bytes of memory while it is unpacked.
 const LAYER_FILES: RangeInclusive<u64> = 1..=100_000_000;
 
+/// No configuration is longer.
+const MOST_BYTES: u64 = 1 << 20;
+
 /// Why `config.json` was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// It exists and cannot be read.
     #[error("cannot read {}", .0.display())]
     Read(PathBuf, #[source] io::Error),
+    /// Everybody may change it.
+    #[error("{} may be written by every user: `chmod o-w` it", .0.display())]
+    Open(PathBuf),
     /// It is not JSON.
     #[error("{} is not valid JSON", .0.display())]
     Json(PathBuf, #[source] serde_json::Error),
@@ -82,8 +90,17 @@ impl Config {
     /// [`ConfigError`]: unreadable, not JSON, an unknown key or a bad value.
     pub fn load(home: &Home) -> Result<Self, ConfigError> {
         let path = home.config();
-        match std::fs::read(&path) {
-            Ok(text) => Self::parse(&path, &text),
+        let read = || -> io::Result<_> {
+            let mut text = Vec::new();
+            let file = File::open(&path)?;
+            let found = file.metadata()?;
+            file.take(MOST_BYTES).read_to_end(&mut text)?;
+            Ok((text, found))
+        };
+        match read() {
+            // It names the kernel of all VMs.
+            Ok((_, found)) if found.mode() & 0o002 != 0 => Err(ConfigError::Open(path)),
+            Ok((text, _)) => Self::parse(&path, &text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(ConfigError::Read(path, error)),
         }
