@@ -19,6 +19,9 @@ use crate::{
 const REAPER: &str = r#"
 read -r _
 ARCA_HOME="$HOME_DIR" "$@" daemon stop >/dev/null 2>&1
+# The program may be gone, or another one.
+pid=$(head -n 1 "$HOME_DIR/daemon.lock" 2>/dev/null)
+grep -qz daemon "/proc/$pid/cmdline" 2>/dev/null && tr '\0' '\n' <"/proc/$pid/environ" | grep -qx "ARCA_HOME=$HOME_DIR" && kill -KILL "$pid"
 for lock in "$HOME_DIR"/run/*/runner.lock; do
   [ -e "$lock" ] || continue
   pid=$(sed -n 's/.*"pid":\([0-9]*\).*/\1/p; s/^\([0-9][0-9]*\).*/\1/p' "$lock" | head -n 1)
