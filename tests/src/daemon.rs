@@ -173,10 +173,11 @@ impl Daemon {
         let pid = self.pid().context("no daemon runs")?;
         let killed = Command::new("kill").args(["-KILL", &pid.to_string()]).status()?;
         let deadline = Instant::now() + Duration::from_secs(10);
-        // Its command line goes before its files are closed; a zombie has none.
+        // Its files are closed when its last thread is gone, which may end after the first.
         let gone = || {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+            let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X'])) && threads <= 1
         };
         while !gone() {
             if !killed.success() || Instant::now() > deadline {

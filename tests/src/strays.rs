@@ -50,11 +50,8 @@ impl Process {
 pub fn strays(daemon: &Daemon) -> Vec<String> {
     let listed = daemon.docker().run(&["ps", "-a", "--no-trunc", "--format", "{{.ID}} {{.State}}"]);
     let states: BTreeMap<&str, &str> = listed.ok().lines().filter_map(|line| line.split_once(' ')).collect();
-    let running: Vec<&str> = states
-        .iter()
-        .filter(|(_, state)| ["running", "paused"].contains(state))
-        .map(|(id, _)| *id)
-        .collect();
+    let running: Vec<&str> =
+        states.iter().filter(|(_, state)| ["running", "paused"].contains(state)).map(|(id, _)| *id).collect();
     let mut found = Vec::new();
     processes(daemon, &running, &mut found);
     files(daemon.home(), &states, &running, &mut found);
@@ -88,7 +85,8 @@ pub fn assert_consistent(daemon: &Daemon) {
     let listed = docker.run(&["ps", "-a", "--no-trunc", "--format", "{{.ID}} {{.Names}}"]);
     let mut names: Vec<&str> = Vec::new();
     for (id, name) in listed.ok().lines().filter_map(|line| line.split_once(' ')) {
-        let seen = docker.run(&["inspect", "-f", "{{.ID}} {{.Name}} {{.State.Status}} {{.State.Running}}", id]);
+        let seen =
+            docker.run(&["inspect", "-f", "{{.ID}} {{.Name}} {{.State.Status}} {{.State.Running}}", id]);
         let seen: Vec<&str> = seen.ok().split(' ').collect();
         assert_eq!(seen[..2], [id, &format!("/{name}")]);
         assert_eq!(seen[3] == "true", ["running", "paused"].contains(&seen[2]), "{seen:?}");
