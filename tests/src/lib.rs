@@ -11,4 +11,5 @@ pub mod registry;
 pub mod saboteur;
 pub mod strays;
 pub mod terminal;
+pub mod vm;
 pub mod wait;
