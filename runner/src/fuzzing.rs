@@ -1,6 +1,9 @@
 //! What a guest, a process's output and files from before a crash feed, for fuzz targets. Not an interface.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use proto::{dial, sandbox::StdioResponse, sandbox::sandbox_client::SandboxClient};
 use tokio::sync::mpsc;
@@ -22,8 +25,8 @@ pub async fn stdio(messages: Vec<StdioResponse>, log: PathBuf) -> usize {
 }
 
 /// Output of a process, in the pieces given, into the log at `log` of at most two files of 64 KiB.
-pub fn log_output(pieces: &[(bool, &[u8])], log: PathBuf) -> bool {
-    let Ok(mut log) = LogWriter::open(&log, 64 << 10, 2) else { return false };
+pub fn log_output(pieces: &[(bool, &[u8])], log: &Path) -> bool {
+    let Ok(mut log) = LogWriter::open(log, 64 << 10, 2) else { return false };
     for (error, piece) in pieces {
         log.write(if *error { LogStream::Stderr } else { LogStream::Stdout }, piece);
     }

@@ -58,7 +58,10 @@ pub fn qemu(short: &str) -> Option<u32> {
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let is_qemu = |pid: &u32| {
         let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&words).contains(&wanted) && !words.starts_with(b"setpriv") && lives(*pid)
+        String::from_utf8_lossy(&words).contains(&wanted)
+            && !words.starts_with(b"prlimit")
+            && !words.starts_with(b"setpriv")
+            && lives(*pid)
     };
     pids.into_iter().find(is_qemu)
 }

@@ -20,7 +20,7 @@ pub(super) fn target(data: &[u8]) -> Reach {
         pieces.push((head & 1 == 1, piece));
         rest = behind;
     }
-    let written = runner::fuzzing::log_output(&pieces, log.clone());
+    let written = runner::fuzzing::log_output(&pieces, &log);
     let query = Query { tail: (data.len() % 3 == 0).then_some(data.len() % 7), ..Query::default() };
     let (_sender, ended) = watch::channel(true);
     let entries: Vec<_> =

@@ -58,7 +58,8 @@ async fn boots(kernel: &Path, program: &Path) -> bool {
     let mut files = qemu::Inherited::default();
     let Ok(kernel) = qemu::readable(kernel, credentials.is_foreign()) else { return false };
     let args = qemu::args::probe(Accelerator::Kvm, files.add(kernel));
-    let Ok(mut child) = qemu::spawn(program, &args, &credentials, files) else { return false };
+    let launch = qemu::Launch { program, args: &args, credentials: &credentials, files, largest: 0 };
+    let Ok(mut child) = qemu::spawn(launch) else { return false };
     let Some(mut console) = child.stdout.take() else { return false };
     let mut seen = Vec::new();
     let mut buffer = [0; 1024];

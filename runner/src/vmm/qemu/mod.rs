@@ -37,7 +37,7 @@ use self::{
 pub(super) use self::{
     credentials::Credentials,
     files::{Inherited, readable},
-    process::spawn,
+    process::{Launch, spawn},
 };
 use super::{Vm, Vmm};
 use crate::{Accelerator, Error, VmSpec, spec::CONSOLE_LOG};
@@ -88,9 +88,14 @@ async fn boot(spec: &VmSpec) -> Result<QemuVm, Error> {
         Accelerator::Tcg => tsc::khz().await,
         Accelerator::Kvm => None,
     };
-    let mut qemu = spawn(&spec.qemu, &args::arguments(spec, &files, tsc_khz), &credentials, inherited)?;
+    let mut qemu = spawn(Launch {
+        program: &spec.qemu,
+        args: &args::arguments(spec, &files, tsc_khz),
+        credentials: &credentials,
+        files: inherited,
+        largest: files.largest.max(spec.memory_mib << 20),
+    })?;
     let pid = qemu.id().unwrap_or_default();
-    limits::set(pid, files.largest.max(spec.memory_mib << 20));
     let output = [record(qemu.stdout.take(), &console), record(qemu.stderr.take(), &messages)];
     let kill = Arc::new(Notify::new());
     let (sender, ended) = watch::channel(None);

@@ -15,37 +15,52 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{console::Console, credentials::Credentials, files::Inherited};
+use super::{console::Console, credentials::Credentials, files::Inherited, limits};
 use crate::Error;
 
+/// Sets limits, then becomes another program (util-linux).
+const PRLIMIT: &str = "prlimit";
 /// Sets credentials and the parent-death signal, then becomes another program (util-linux).
 const SETPRIV: &str = "setpriv";
 
-/// Starts `program` in its own process group, with other credentials, to be killed when this process dies. Its stdin is empty;
-/// output is piped; it has no other files than those that are handed over.
-pub(in crate::vmm) fn spawn(
-    program: &Path,
-    args: &[OsString],
-    credentials: &Credentials,
-    files: Inherited,
-) -> Result<Child, Error> {
-    let failed = |source| Error::Spawn { program: SETPRIV.into(), source };
-    let mut command = Command::new(SETPRIV);
+/// A program to be started.
+pub(in crate::vmm) struct Launch<'a> {
+    pub(in crate::vmm) program: &'a Path,
+    pub(in crate::vmm) args: &'a [OsString],
+    pub(in crate::vmm) credentials: &'a Credentials,
+    /// The only files it gets.
+    pub(in crate::vmm) files: Inherited,
+    /// Bytes of the largest file it may write.
+    pub(in crate::vmm) largest: u64,
+}
+
+/// Starts a program in its own process group, with other credentials and limits, to be killed when this process dies. Its stdin
+/// is empty; output is piped.
+pub(in crate::vmm) fn spawn(launch: Launch<'_>) -> Result<Child, Error> {
+    let failed = |source| Error::Spawn { program: PRLIMIT.into(), source };
+    let mut command = Command::new(PRLIMIT);
     command
-        .args(credentials.options())
+        // Each sets its own limits: another user's may be out of reach even for root.
+        .args(limits::options(launch.largest))
+        .args(["--", SETPRIV])
+        .args(launch.credentials.options())
         .arg("--")
-        .arg(program)
-        .args(args)
+        .arg(launch.program)
+        .args(launch.args)
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true)
-        .fd_mappings(files.mappings())
+        .fd_mappings(launch.files.mappings())
         .map_err(|error| failed(io::Error::other(error)))?;
     // Our copies of the files go with the command: a disk's lock must not outlive QEMU.
-    command.spawn().map_err(failed)
+    let child = command.spawn().map_err(failed)?;
+    if let Some(pid) = child.id() {
+        limits::expendable(pid);
+    }
+    Ok(child)
 }
 
 /// A recorder shared with the task that fills it.

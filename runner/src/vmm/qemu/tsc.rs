@@ -45,6 +45,7 @@ fn sample() -> Option<(u64, Duration)> {
 }
 
 #[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code, reason = "the instruction has no safe wrapper")]
 fn counter() -> u64 {
     // SAFETY: RDTSC is part of every x86-64 processor and touches no memory.
     unsafe { core::arch::x86_64::_rdtsc() }
