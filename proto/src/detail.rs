@@ -23,9 +23,45 @@ pub fn of(status: &Status) -> ErrorDetail {
     ErrorDetail::decode(status.details()).unwrap_or_default()
 }
 
+/// Longest message of a guest that is passed on.
+const MAX_WORDS: usize = 8 << 10;
+
+/// What a guest says, for people and logs: shortened, without what a terminal would obey. Whoever runs in the VM may have
+/// written it.
+#[must_use]
+pub fn words(said: &str) -> String {
+    let mut words = String::with_capacity(said.len().min(MAX_WORDS));
+    for c in said.chars() {
+        if words.len() >= MAX_WORDS {
+            words.push_str("...");
+            break;
+        }
+        match c {
+            '\n' | '\t' => words.push(c),
+            // Controls, and those that turn the direction of writing.
+            c if c.is_control()
+                || ('\u{202a}'..='\u{202e}').contains(&c)
+                || ('\u{2066}'..='\u{2069}').contains(&c) =>
+            {
+                words.push('?');
+            }
+            c => words.push(c),
+        }
+    }
+    words
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guests_words_are_short_and_harmless() {
+        assert_eq!(words("no such file: é\n\tx"), "no such file: é\n\tx");
+        assert_eq!(words("\x1b[2J\r\u{7}a\u{202e}b\u{9b}c"), "?[2J??a?b?c");
+        let long = words(&"é".repeat(1 << 20));
+        assert!(long.len() < (8 << 10) + 8 && long.ends_with("é..."), "{}", long.len());
+    }
 
     #[test]
     fn exit_code_survives_the_status() {
