@@ -36,6 +36,8 @@ mod pause;
 mod prepare;
 pub mod prune;
 mod reconcile;
+#[cfg(test)]
+mod reconcile_tests;
 pub mod record;
 pub mod remove;
 mod rename;
@@ -184,8 +186,7 @@ impl Engine {
         let all = self.all();
         let records =
             all.iter().map(|container| container.record()).filter(|record| record.image_id == image_id);
-        let served =
-            records.map(|r| ContainerUse { id: r.id.clone(), running: r.state.status.is_running() });
+        let served = records.map(|r| ContainerUse { id: r.id.clone(), running: r.state.status.is_running() });
         let unserved = self.unserved.iter().filter(|u| u.image_id.as_deref() == Some(image_id));
         served.chain(unserved.map(|u| ContainerUse { id: u.id.clone(), running: false })).collect()
     }
