@@ -18,6 +18,8 @@ const TIME: Duration = Duration::from_secs(90);
 const ANSWER: Duration = Duration::from_secs(10);
 /// Power-off of VMs that nobody wants.
 const SETTLED: Duration = Duration::from_secs(40);
+/// From the start of a docker CLI to its first request.
+const CLIENT: Duration = Duration::from_millis(30);
 /// Containers at one time.
 const MANY: usize = 6;
 
@@ -94,6 +96,9 @@ pub(crate) fn run() {
         names: 0,
         counts: BTreeMap::new(),
     };
+    for name in ["first", "second"] {
+        torture.docker(&format!("run -d --name {name} busybox sleep 10000000"));
+    }
     let begin = Instant::now();
     let mut round = 0;
     while rounds.map_or_else(|| begin.elapsed() < TIME, |rounds| round < rounds) {
@@ -127,10 +132,15 @@ impl Torture {
     }
 
     fn round(&mut self, round: u32) {
-        let (operation, longest) = *ALL.choose(&mut self.rng).unwrap();
-        let Some(words) = self.words(operation) else { return };
+        let (operation, longest, words) = loop {
+            let (operation, longest) = *ALL.choose(&mut self.rng).unwrap();
+            if let Some(words) = self.words(operation) {
+                break (operation, longest, words);
+            }
+        };
         *self.counts.entry(operation).or_default() += 1;
-        let delay = Duration::from_millis(self.rng.random_range(0..longest));
+        // The client needs a moment before it asks for anything.
+        let delay = CLIENT + Duration::from_millis(self.rng.random_range(0..longest));
         println!("{round}: docker {words}, killed after {delay:?}");
         let words: Vec<&str> = words.split_whitespace().collect();
         let before = self.containers(&["created", "running", "paused", "exited"]);
@@ -154,8 +164,8 @@ impl Torture {
                 format!("pull -q {}", self.remote)
             }
             Load => format!("load -q -i {}/debian.docker.tar", tests::cache::images().display()),
-            Create if !many => format!("create --name {} busybox sleep 1000", self.name()),
-            Run if !many => format!("run -d --name {} busybox sleep 1000", self.name()),
+            Create if !many => format!("create --name {} busybox sleep 100000", self.name()),
+            Run if !many => format!("run -d --name {} busybox sleep 100000", self.name()),
             RunRm => format!("run --rm --name {} busybox sleep 1", self.name()),
             Start => format!("start {}", self.any(&stopped)?),
             Exec => format!("exec {} sleep 0.2", self.any(&["running"])?),
