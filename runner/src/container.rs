@@ -199,9 +199,9 @@ async fn watch_exit(runner: &Runner, id: &str, mut pump: JoinHandle<Result<(), E
         }
     }
     let (exit_code, oom_killed, finished) = match ended {
-        Ok(ended) => (ended.exit_code, ended.oom_killed, finished_at(runner, &ended, learned)),
+        Ok(ended) => (ended.exit_code & 0xff, ended.oom_killed, finished_at(runner, &ended, learned)),
         Err(status) => {
-            error = format!("the guest lost the process: {}", status.message());
+            error = format!("the guest lost the process: {}", proto::detail::words(status.message()));
             (KILLED, false, learned)
         }
     };

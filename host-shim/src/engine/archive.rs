@@ -24,6 +24,9 @@ const IDLE: Duration = Duration::from_secs(5);
 const ARCHIVE: Duration = Duration::from_secs(60);
 /// Parts of an archive on their way to a slow client.
 const PARTS: usize = 4;
+/// Memory for the changes of a container, and of each beside its path; arca-init itself lists fewer.
+const MAX_CHANGES: usize = 96 << 20;
+const CHANGE_COST: usize = 48;
 /// Mounting a root.
 const PREPARE: Duration = Duration::from_secs(60);
 
@@ -150,12 +153,17 @@ impl Engine {
         let request = ChangesRequest { container_id: container.id.clone() };
         let mut stream = vm::call("changes", ARCHIVE, guest.vm.sandbox().changes(request)).await?;
         let mut changes = Vec::new();
+        let mut size = 0;
         loop {
             let part = tokio::time::timeout(ARCHIVE, stream.message())
                 .await
                 .map_err(|_| Error::system(format!("changes: nothing within {ARCHIVE:?}")))?
                 .map_err(|status| vm::status_error(&status))?;
             let Some(part) = part else { return Ok(changes) };
+            size += part.changes.iter().map(|change| change.path.len() + CHANGE_COST).sum::<usize>();
+            if size > MAX_CHANGES {
+                return Err(Error::system("changes: the guest tells of too many"));
+            }
             changes.extend(part.changes);
         }
     }

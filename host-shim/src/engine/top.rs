@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use proto::sandbox::{ResizeProcessRequest, TopRequest};
+use proto::{
+    detail::words,
+    sandbox::{ResizeProcessRequest, TopRequest},
+};
 use serde_json::{Value, json};
 
 use super::{Engine, container::Container, exec::can_exec, vm};
@@ -19,9 +22,11 @@ impl Engine {
         let args = ps_args.split_whitespace().map(str::to_owned).collect();
         let request = TopRequest { container_id: id.clone(), args };
         let top = vm::call("top", vm::QUICK, run.vm.sandbox().top(request)).await?;
-        let rows: Vec<Vec<String>> = top.rows.into_iter().map(|row| row.columns).collect();
+        // A guest's words, which a terminal will show.
+        let cells = |cells: Vec<String>| cells.iter().map(|cell| words(cell)).collect::<Vec<_>>();
+        let rows: Vec<Vec<String>> = top.rows.into_iter().map(|row| cells(row.columns)).collect();
         self.events.publish(container.event("top"));
-        Ok(json!({ "Processes": rows, "Titles": top.titles }))
+        Ok(json!({ "Processes": rows, "Titles": cells(top.titles) }))
     }
 
     /// Sets the size of the main process's terminal.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use proto::{
-    detail,
+    detail::{self, words},
     runner::{ShutdownRequest, Stage, WaitStageRequest},
 };
 use runner::{DISK_SLOTS, Disk, Handle, VmSpec};
@@ -48,7 +48,8 @@ pub(crate) async fn call<T>(
     match tokio::time::timeout(deadline, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) if is_lost(&status) => {
-            Err(Error::system(format!("{stage}: the VM went away ({})", status.message())).because(status))
+            Err(Error::system(format!("{stage}: the VM went away ({})", words(status.message())))
+                .because(status))
         }
         Ok(Err(status)) => Err(status_error(&status)),
         Err(_) => Err(Error::system(format!("{stage}: no answer of the VM within {deadline:?}"))),
@@ -65,7 +66,7 @@ pub(crate) fn status_error(status: &Status) -> Error {
     let exit_code = detail::of(status).exit_code;
     if matches!(exit_code, 126 | 127) {
         // containerd puts the class it could not tell behind runc's words.
-        return Error::invalid(format!("{}: unknown", status.message())).because(status.clone());
+        return Error::invalid(format!("{}: unknown", words(status.message()))).because(status.clone());
     }
     let kind = match status.code() {
         Code::InvalidArgument => Kind::InvalidParameter,
@@ -75,7 +76,7 @@ pub(crate) fn status_error(status: &Status) -> Error {
         Code::PermissionDenied => Kind::Forbidden,
         _ => Kind::System,
     };
-    Error::new(kind, status.message()).because(status.clone())
+    Error::new(kind, words(status.message())).because(status.clone())
 }
 
 impl Engine {

@@ -185,7 +185,7 @@ async fn exit_code(container: &Container, exec: &Exec, run: &Run) -> i32 {
             _ = ended.wait_for(|ended| *ended) => return LOST,
         };
         match answer {
-            Ok(Ok(exit)) => return exit.into_inner().exit_code,
+            Ok(Ok(exit)) => return exit.into_inner().exit_code & 0xff,
             Ok(Err(status)) if status.code() == tonic::Code::NotFound => return LOST,
             Ok(Err(status)) => {
                 tracing::debug!(exec = exec.id, %status, "wait for an exec was cut");
