@@ -53,10 +53,10 @@ pub(crate) fn write(level: Level, message: Arguments<'_>) {
         return;
     }
     // One write is one record of the kernel's log.
-    let line = format!("<{}>arca-init: {message}\n", level as u8);
+    let line = format!("arca-init: {message}\n");
     match KMSG.get() {
-        Some(mut kmsg) => drop(kmsg.write_all(line.as_bytes())),
-        None => eprint!("{}", &line[3..]),
+        Some(mut kmsg) => drop(kmsg.write_all(format!("<{}>{line}", level as u8).as_bytes())),
+        None => eprint!("{line}"),
     }
 }
 

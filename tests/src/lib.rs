@@ -3,6 +3,8 @@
 //!
 //! Everything here drives the real binaries as a user would. Nothing stands in for a VM.
 
+#![forbid(unsafe_code)]
+
 pub mod cache;
 pub mod daemon;
 pub mod docker;

@@ -4,16 +4,21 @@
 
 use std::{fs, sync::OnceLock};
 
-use crate::{boot::CGROUP_ROOT, log};
+use crate::{
+    boot::{CGROUP_ROOT, kernel},
+    log,
+};
 
 /// Tasks that containers cannot have: PID 1's threads and launchers, and the kernel's.
 const TASKS: u64 = 512;
+/// Most tasks of containers for each processor: of more, none would run often enough to be entered or killed in time.
+const TASKS_PER_CPU: u64 = 4096;
 /// Bounds of the memory that containers cannot have.
 const MEMORY: (u64, u64) = (8 << 20, 64 << 20);
 /// Nested cgroups of all containers (systemd in a container makes some hundred).
 const CGROUPS: (u32, u32) = (4096, 32);
 /// PID 1 goes before any process of a container.
-const NICE: i32 = -20;
+pub(crate) const NICE: i32 = -20;
 
 /// Limits of the kernel that memory accounting makes superfluous (`filp`, `eventpoll_epi` and `task_struct` are charged).
 const LIFTED: [(&str, &str); 3] = [
@@ -31,7 +36,8 @@ pub(super) fn take() {
         set(path, value);
     }
     let tasks = number("/proc/sys/kernel/threads-max").unwrap_or(4096);
-    set(&format!("{CGROUP_ROOT}/pids.max"), &tasks.saturating_sub(TASKS).max(TASKS).to_string());
+    let most = tasks.saturating_sub(TASKS).clamp(TASKS, TASKS_PER_CPU * u64::from(kernel::cpus()).max(1));
+    set(&format!("{CGROUP_ROOT}/pids.max"), &most.to_string());
     set(&format!("{CGROUP_ROOT}/cgroup.max.descendants"), &CGROUPS.0.to_string());
     set(&format!("{CGROUP_ROOT}/cgroup.max.depth"), &CGROUPS.1.to_string());
     memory();

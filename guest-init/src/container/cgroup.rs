@@ -91,6 +91,12 @@ impl Cgroup {
         procs.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect()
     }
 
+    /// How many tasks it has.
+    pub(crate) fn tasks(&self) -> u64 {
+        let current = fs::read_to_string(self.path.join("pids.current")).unwrap_or_default();
+        current.trim().parse().unwrap_or(0)
+    }
+
     /// How often the OOM killer came.
     pub(crate) fn oom_kills(&self) -> u64 {
         let events = fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();

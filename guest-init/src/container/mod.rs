@@ -12,6 +12,7 @@ use std::{
     io,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use nix::sched::CloneFlags;
@@ -33,6 +34,10 @@ use crate::{
 };
 
 pub(crate) use rootfs::RootError;
+
+/// Tasks of a container from which on a process that enters it is helped to its start, and for how long.
+const CROWD: u64 = 256;
+const BOOST: Duration = Duration::from_secs(5);
 
 /// A container that could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -202,7 +207,12 @@ impl Container {
             fds.push((FdRole::Namespaces(joined.bits()), Arc::clone(&init)));
             pid_namespace = Some(init);
         }
+        config.boost = !process.first && cgroup.tasks() > CROWD;
+        let boosted = config.boost;
         let launched = spawn::launch(reaper, Launch { config, fds, pid_namespace })?;
+        if boosted {
+            tokio::spawn(calm_down(launched.pid, Arc::clone(reaper)));
+        }
         let container = Arc::clone(self);
         let first = process.first;
         process.run(launched, streams, move || container.process_ended(first && !own_pids))
@@ -230,6 +240,16 @@ impl Container {
         }
         self.root.unmount();
     }
+}
+
+/// Takes the priority back that a process was started with.
+async fn calm_down(pid: i32, reaper: Arc<Reaper>) {
+    tokio::time::sleep(BOOST).await;
+    reaper.with(pid, |pid| {
+        if let Err(error) = rustix::process::setpriority_process(Some(pid), 0) {
+            log::warning!("priority of {pid:?}: {error}");
+        }
+    });
 }
 
 /// A new network namespace with `lo` up, made by a thread of its own that leaves it at once.

@@ -30,7 +30,7 @@ pub(super) fn config(spec: &ProcessSpec, cgroup_procs: String) -> Result<Config,
         oom_score_adj: spec.oom_score_adj.unwrap_or(0),
         init: spec.init,
     };
-    Ok(Config { fds: Vec::new(), cgroup_procs, first: None, process, seccomp })
+    Ok(Config { fds: Vec::new(), cgroup_procs, first: None, process, boost: false, seccomp })
 }
 
 /// The set-up of a container's first process.

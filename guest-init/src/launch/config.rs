@@ -13,6 +13,8 @@ pub(crate) struct Config {
     pub(crate) first: Option<First>,
     /// The process itself.
     pub(crate) process: Process,
+    /// Keep PID 1's priority for the beginning.
+    pub(crate) boost: bool,
     /// Compiled filters (`sock_filter`s as 64-bit words), in the order of installation.
     pub(crate) seccomp: Vec<Vec<u64>>,
 }

@@ -69,7 +69,8 @@ pub(crate) fn go_text(error: &io::Error) -> String {
     let mut chars = text.chars();
     match (chars.next(), chars.next()) {
         (Some(first), Some(second)) if second.is_lowercase() => {
-            format!("{}{}", first.to_ascii_lowercase(), &text[first.len_utf8()..])
+            let rest = text.strip_prefix(first).unwrap_or_default();
+            format!("{}{rest}", first.to_ascii_lowercase())
         }
         _ => text.to_owned(),
     }

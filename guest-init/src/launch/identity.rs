@@ -9,7 +9,7 @@ use nix::{
 };
 
 use super::{config::Process, failure::Failure};
-use crate::users::Account;
+use crate::{boot::reserve::NICE, users::Account};
 
 /// Sets the resource limits.
 pub(super) fn limits(process: &Process) -> Result<(), Failure> {
@@ -20,6 +20,27 @@ pub(super) fn limits(process: &Process) -> Result<(), Failure> {
             .map_err(|e| Failure::setup("error setting rlimits", e))?;
     }
     Ok(())
+}
+
+/// Gives PID 1's priority back. With `boost` it stays until PID 1 takes it, but is not inherited: the command would wait for
+/// minutes among the thousands of a fork bomb.
+pub(super) fn priority(boost: bool) -> Result<(), Failure> {
+    if boost {
+        let attributes = libc::sched_attr {
+            size: std::mem::size_of::<libc::sched_attr>() as u32,
+            sched_policy: libc::SCHED_OTHER.cast_unsigned(),
+            sched_flags: libc::SCHED_FLAG_RESET_ON_FORK as u64,
+            sched_nice: NICE,
+            sched_priority: 0,
+            sched_runtime: 0,
+            sched_deadline: 0,
+            sched_period: 0,
+        };
+        // SAFETY: sched_setattr(2) reads `size` bytes of the attributes, which live through the call.
+        let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+        return Errno::result(result).map(drop).map_err(|e| Failure::setup("sched_setattr", e));
+    }
+    rustix::process::setpriority_process(None, 0).map_err(|e| Failure::setup("setpriority", e))
 }
 
 /// From here on no execve(2) grants rights.

@@ -34,8 +34,6 @@ pub(super) fn run(
     // While the guest's own /proc, cgroups and program are still in sight.
     fs::write("/proc/self/oom_score_adj", process.oom_score_adj.to_string())
         .map_err(|e| Failure::setup("oom_score_adj", e))?;
-    // PID 1's is better than any container's may be.
-    rustix::process::setpriority_process(None, 0).map_err(|e| Failure::setup("setpriority", e))?;
     fs::write(&config.cgroup_procs, "0").map_err(|e| Failure::setup("join cgroup", e))?;
     let own_program = fs::File::open("/proc/self/exe").map_err(|e| Failure::setup("open own program", e))?;
 
@@ -71,6 +69,7 @@ pub(super) fn run(
     let env = environment(process, account.home.as_deref());
     stdio::give_to(account.uid)?;
     identity::limits(process)?;
+    identity::priority(config.boost)?;
     let mut in_cwd = enter(&process.cwd);
     if process.no_new_privileges {
         identity::no_new_privileges()?;

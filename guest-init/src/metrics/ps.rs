@@ -68,7 +68,7 @@ pub(super) fn columns(args: &[String]) -> Result<Vec<Titled>, TopError> {
         for (at, letter) in letters.char_indices() {
             match letter {
                 'o' => {
-                    let attached = &letters[at + 1..];
+                    let attached = letters.get(at + 1..).unwrap_or_default();
                     let format = if attached.is_empty() { words.next() } else { Some(attached) };
                     let missing = || TopError::Ps("error: format specification must follow -o".to_owned());
                     parse_format(format.ok_or_else(missing)?, &mut formats)?;

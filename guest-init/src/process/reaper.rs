@@ -113,6 +113,15 @@ impl Reaper {
         Errno::result(unsafe { libc::kill(pid, number) }).map(drop)
     }
 
+    /// Does something with a registered process that was not reaped yet.
+    pub(crate) fn with(&self, pid: i32, work: impl FnOnce(rustix::process::Pid)) {
+        let state = self.lock();
+        if let Some(known) = rustix::process::Pid::from_raw(pid).filter(|_| state.waiting.contains_key(&pid))
+        {
+            work(known);
+        }
+    }
+
     /// Kills one of our children that nobody registered (a launcher that hangs).
     pub(crate) fn kill_unregistered(&self, pid: i32) {
         let state = self.lock();

@@ -1,1 +1,364 @@
-//! A guest whose kernel and PID 1 are the enemy's.
+//! A VM whose PID 1 does what it should not: only its own container ends.
+
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    sync::{
+        LazyLock, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+use tests::{
+    daemon::Daemon,
+    docker::{Docker, Output},
+    saboteur, strays,
+};
+
+use super::support::{eventually, fresh, name};
+
+/// For a guest to boot that will not answer then.
+const BOOT: &str = "10s";
+/// For an answer of a container that has nothing to do with it.
+const BYSTANDER: Duration = Duration::from_secs(20);
+/// For any command on a hostile guest's container: a boot that is waited for, and the deadlines of a few calls.
+const LIMIT: Duration = Duration::from_secs(120);
+/// Memory of the daemon or of a runner, at its highest.
+const MOST_MEMORY: u64 = 256 << 20;
+
+struct World {
+    daemon: Daemon,
+    initramfs: PathBuf,
+    good: String,
+}
+
+/// Only one initramfs lies at the configured path at a time.
+static SWITCH: Mutex<()> = Mutex::new(());
+
+static WORLD: LazyLock<World> = LazyLock::new(|| {
+    let folder = tempfile::Builder::new().prefix("arca-guest").tempdir().unwrap().keep();
+    let initramfs = folder.join("initramfs.cpio");
+    saboteur::program().unwrap();
+    saboteur::real_initramfs(&initramfs).unwrap();
+    let daemon = fresh(&json!({ "initramfsPath": initramfs, "bootTimeout": BOOT }));
+    let good = name("good");
+    // A busy machine may need more than one try within that boot timeout.
+    for _ in 0..5 {
+        let run = daemon.docker().run(&["run", "-d", "--name", &good, "busybox", "sleep", "3600"]);
+        if run.code == 0 {
+            break;
+        }
+        let _ = daemon.docker().run(&["rm", "-f", &good]);
+    }
+    World { daemon, initramfs, good }
+});
+
+fn docker() -> &'static Docker {
+    WORLD.daemon.docker()
+}
+
+/// A container in a hostile VM; removed whatever happens.
+struct Hostile {
+    name: String,
+    run: Option<thread::JoinHandle<Output>>,
+}
+
+impl Hostile {
+    /// Runs a container in a VM with this initramfs; returns once its PID 1 has said so.
+    fn boot(mode: &'static str, options: &[&str], command: &str) -> Self {
+        let switch = SWITCH.lock().unwrap_or_else(PoisonError::into_inner);
+        saboteur::initramfs(mode, &WORLD.initramfs).unwrap();
+        let name = name("hostile");
+        let args: Vec<String> = ["run", "-d", "--name", &name]
+            .iter()
+            .chain(options)
+            .chain(&["busybox", command, "1000"])
+            .map(ToString::to_string)
+            .collect();
+        let run = thread::spawn(move || docker().run_with(&args, Vec::new(), LIMIT));
+        let greeting = format!("saboteur {mode}");
+        eventually(&greeting, LIMIT, || run.is_finished() || consoles_say(&name, &greeting));
+        drop(switch);
+        Self { name, run: Some(run) }
+    }
+
+    /// What `docker run` said in the end.
+    #[track_caller]
+    fn outcome(&mut self) -> Output {
+        let out = self.run.take().unwrap().join().unwrap();
+        assert_harmless(&out);
+        out
+    }
+
+    #[track_caller]
+    fn inspect(&self, what: &str) -> String {
+        docker().run(&["inspect", "-f", what, &self.name]).ok().to_owned()
+    }
+
+    #[track_caller]
+    fn command(&self, args: &[&str]) -> Output {
+        let out = docker().run_with(args, Vec::new(), LIMIT);
+        assert_harmless(&out);
+        out
+    }
+}
+
+impl Drop for Hostile {
+    fn drop(&mut self) {
+        if let Some(run) = self.run.take() {
+            let _ = run.join();
+        }
+        let _ = docker().run(&["rm", "-f", "-v", &self.name]);
+    }
+}
+
+fn consoles_say(name: &str, words: &str) -> bool {
+    let id = docker().run(&["inspect", "-f", "{{.Id}}", name]);
+    let path = WORLD.daemon.home().join("containers").join(id.stdout.trim()).join("console.log");
+    id.code == 0 && std::fs::read(path).is_ok_and(|log| String::from_utf8_lossy(&log).contains(words))
+}
+
+/// A message for people: short, and nothing that a terminal obeys.
+#[track_caller]
+fn assert_harmless(out: &Output) {
+    assert!(out.stderr.len() < 16 << 10, "{} bytes of message", out.stderr.len());
+    let evil = out.stderr.chars().find(|c| c.is_control() && !matches!(c, '\n' | '\t' | '\r'));
+    assert_eq!(evil, None, "{:?}", out.stderr);
+}
+
+#[track_caller]
+fn others_are_unharmed() {
+    let world = &WORLD;
+    let out = docker().run_with(&["exec", &world.good, "echo", "unharmed"], Vec::new(), BYSTANDER);
+    assert_eq!(out.ok(), "unharmed");
+    for pid in pids(world.daemon.home()) {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let Some(line) = status.lines().find(|line| line.starts_with("VmHWM:")) else { continue };
+        let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        assert!(kib << 10 < MOST_MEMORY, "process {pid} took {kib} KiB");
+    }
+    let log = std::fs::read(world.daemon.home().join("daemon.log")).unwrap_or_default();
+    assert!(!log.windows(2).any(|two| two == b"\x1b]"), "a guest's words are in the daemon's log unescaped");
+}
+
+/// The daemon and its runners.
+fn pids(home: &Path) -> Vec<String> {
+    let home = home.to_str().unwrap();
+    let mut pids = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        let ours = line.contains(home) || String::from_utf8_lossy(&environment).contains(home);
+        if ours && (line.contains(" runner ") || line.contains(" daemon ")) && !line.starts_with("qemu") {
+            pids.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    pids
+}
+
+/// SPEC G1, G5, G6
+#[test]
+fn guests_that_do_not_speak_the_protocol() {
+    LazyLock::force(&WORLD);
+    let done = AtomicBool::new(false);
+    let modes = [
+        "deaf",
+        "silent",
+        "closes",
+        "garbage",
+        "settings",
+        "ping",
+        "continuation",
+        "headers",
+        "giant",
+        "reset",
+        "ends",
+        "console",
+        "dials",
+    ];
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                others_are_unharmed();
+                thread::sleep(Duration::from_millis(500));
+            }
+        });
+        let mut under_way: Vec<(&str, Hostile)> = Vec::new();
+        let mut finish = |(mode, mut hostile): (&str, Hostile)| {
+            let started = Instant::now();
+            let out = hostile.outcome();
+            eprintln!("{mode}: {:?} {}", started.elapsed(), out.stderr.trim());
+            assert_eq!(out.code, 125, "{mode}: {}", out.stderr);
+            assert_eq!(hostile.inspect("{{.State.Running}}"), "false", "{mode}");
+            assert_ne!(hostile.inspect("{{.State.Error}}"), "", "{mode}");
+        };
+        for mode in modes {
+            under_way.push((mode, Hostile::boot(mode, &[], "sleep")));
+            if under_way.len() == 2 {
+                finish(under_way.remove(0));
+            }
+        }
+        under_way.into_iter().for_each(&mut finish);
+        done.store(true, Ordering::Relaxed);
+    });
+    strays::assert_none(&WORLD.daemon, LIMIT);
+}
+
+/// SPEC G2, G5, G6
+#[test]
+fn guests_that_lie_about_processes() {
+    LazyLock::force(&WORLD);
+    // Whether the container must end by itself, and whether `docker run -d` succeeds.
+    for (mode, ends, starts) in [
+        ("error", true, false),
+        ("lie", true, false),
+        ("mute", true, false),
+        ("off", true, false),
+        ("exit", true, true),
+        ("negative", true, true),
+        ("lost", true, true),
+        ("overlap", false, true),
+        ("gap", false, true),
+        ("edge", false, true),
+        ("streams", true, true),
+        ("empty", true, true),
+        ("after", true, true),
+        ("acks", true, true),
+        ("large", false, true),
+    ] {
+        let mut hostile = Hostile::boot("grpc", &["-i"], mode);
+        let out = hostile.outcome();
+        eprintln!("{mode}: {} {}", out.code, out.stderr.trim());
+        assert_eq!(out.code == 0, starts, "{mode}: {}", out.stderr);
+        if ends {
+            eventually(mode, LIMIT, || hostile.inspect("{{.State.Running}}") == "false");
+            let code: i64 = hostile.inspect("{{.State.ExitCode}}").parse().unwrap();
+            assert!((0..=255).contains(&code), "{mode}: exit code {code}");
+            let years = hostile.inspect("{{.State.StartedAt}} {{.State.FinishedAt}}");
+            assert!(
+                years.split(' ').all(|at| at.starts_with("20") || at.starts_with("0001")),
+                "{mode}: {years}"
+            );
+        }
+        assert!(hostile.inspect("{{.State.Error}}").len() < 16 << 10);
+        hostile.command(&["logs", &hostile.name]);
+        hostile.command(&["ps", "-a"]);
+        let started = Instant::now();
+        hostile.command(&["rm", "-f", &hostile.name]).ok();
+        assert!(started.elapsed() < LIMIT, "{mode}");
+        others_are_unharmed();
+    }
+    strays::assert_none(&WORLD.daemon, LIMIT);
+}
+
+/// SPEC G3, G5, G6
+#[test]
+fn endless_output_of_a_guest_is_bounded() {
+    LazyLock::force(&WORLD);
+    let options = ["--log-opt", "max-size=1m", "--log-opt", "max-file=2"];
+    let mut hostile = Hostile::boot("grpc", &options, "flood");
+    hostile.outcome().ok();
+    let limit = Instant::now() + Duration::from_secs(6);
+    while Instant::now() < limit {
+        others_are_unharmed();
+    }
+    let id = hostile.inspect("{{.Id}}");
+    let mut size = 0;
+    for file in std::fs::read_dir(WORLD.daemon.home().join("containers").join(id)).unwrap().flatten() {
+        let name = file.file_name().to_string_lossy().into_owned();
+        size += if name == "disk.img" { 0 } else { file.metadata().unwrap().len() };
+    }
+    assert!(size < 8 << 20, "{size} bytes of logs");
+    hostile.command(&["rm", "-f", &hostile.name]).ok();
+}
+
+/// SPEC G4, G5, G6
+#[test]
+fn guests_that_lie_about_their_containers() {
+    LazyLock::force(&WORLD);
+    let mut hostile = Hostile::boot("grpc", &["-i"], "absurd");
+    hostile.outcome().ok();
+    let name = hostile.name.clone();
+    let local = tempfile::tempdir().unwrap();
+    let inner = local.path().join("a/b/c");
+    std::fs::create_dir_all(&inner).unwrap();
+    std::fs::write(inner.join("file"), "x").unwrap();
+    let out = inner.join("out");
+    let (out, file) = (out.to_str().unwrap(), inner.join("file"));
+    for args in [
+        &["exec", &name, "true"][..],
+        &["exec", "-t", &name, "true"],
+        &["stats", "--no-stream", &name],
+        &["top", &name],
+        &["cp", &format!("{name}:/x"), out],
+        &["cp", &format!("{name}:/nostat"), out],
+        &["cp", file.to_str().unwrap(), &format!("{name}:/")],
+        &["diff", &name],
+        &["pause", &name],
+        &["unpause", &name],
+        &["update", "-m", "64m", "--memory-swap", "64m", &name],
+        &["logs", &name],
+        &["inspect", &name],
+        &["stop", "-t", "1", &name],
+    ] {
+        let started = Instant::now();
+        let said = hostile.command(args);
+        let evil = said.stdout.chars().find(|c| *c == '\x1b' || *c == '\x07');
+        assert!(evil.is_none() || args[0] == "logs", "{args:?}: {:?}", said.stdout);
+        assert!(said.stdout.len() < 4 << 20, "{args:?}: {} bytes", said.stdout.len());
+        eprintln!("{args:?}: {} {:?} {}", said.code, started.elapsed(), said.stderr.trim());
+        others_are_unharmed();
+    }
+    assert!(!local.path().join("a/escape").exists() && !local.path().join("escape").exists());
+    drop(hostile);
+    strays::assert_none(&WORLD.daemon, LIMIT);
+}
+
+/// SPEC G7
+#[test]
+fn a_guest_that_dies_or_hangs_ends_its_container_with_a_reason() {
+    LazyLock::force(&WORLD);
+    for mode in ["kill", "stop"] {
+        let mut hostile = Hostile::boot(mode, &[], "sleep");
+        hostile.outcome().ok();
+        assert_eq!(docker().run(&["exec", &hostile.name, "echo", "inside"]).ok(), "inside");
+        order(&hostile.inspect("{{.Id}}"));
+        let started = Instant::now();
+        let limit = Duration::from_secs(90);
+        eventually("the container ends", limit, || hostile.inspect("{{.State.Status}}") == "exited");
+        let reason = hostile.inspect("{{.State.Error}}");
+        eprintln!("{mode}: after {:?}: {reason}", started.elapsed());
+        assert_ne!(reason, "", "{mode}");
+        assert_eq!(hostile.inspect("{{.State.ExitCode}}"), "137");
+        others_are_unharmed();
+        let switch = SWITCH.lock().unwrap_or_else(PoisonError::into_inner);
+        saboteur::real_initramfs(&WORLD.initramfs).unwrap();
+        docker().run(&["start", &hostile.name]).ok();
+        drop(switch);
+        assert_eq!(docker().run(&["exec", &hostile.name, "echo", "again"]).ok(), "again");
+    }
+    strays::assert_none(&WORLD.daemon, LIMIT);
+}
+
+/// Tells the PID 1 beside arca-init to do its deed.
+#[track_caller]
+fn order(id: &str) {
+    let socket = std::fs::read_dir(WORLD.daemon.home().join("run")).unwrap().flatten().map(|run| run.path());
+    let socket = socket
+        .into_iter()
+        .find(|run| run.file_name().is_some_and(|name| id.starts_with(&*name.to_string_lossy())));
+    let mut stream = UnixStream::connect(socket.unwrap().join("vsock.sock")).unwrap();
+    stream.write_all(b"CONNECT 5556\n").unwrap();
+    let mut said = String::new();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut byte = [0];
+    while !said.ends_with("done\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
+        said.push(char::from(byte[0]));
+    }
+    assert!(said.ends_with("done\n"), "{said}");
+}
