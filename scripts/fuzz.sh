@@ -26,20 +26,19 @@ done
 # With --target, build scripts and procedural macros are built without the flags.
 host=$(rustc --print host-tuple)
 RUSTFLAGS="${coverage[*]}" timed "cargo build (with coverage counters)" \
-  cargo build --quiet --release --target "$host" -p fuzz --features libfuzzer --bins
-bin=$CARGO_TARGET_DIR/$host/release
+  cargo build --quiet --release --target "$host" -p fuzz --features libfuzzer --bin libfuzzer
+fuzzer=$CARGO_TARGET_DIR/$host/release/libfuzzer
 
 targets=("$@")
-((${#targets[@]} > 0)) || mapfile -t targets < <("$bin/fuzz" list)
+((${#targets[@]} > 0)) || mapfile -t targets < <("$fuzzer")
 scratch=$(mktemp -d -p "$([[ -w /dev/shm ]] && echo /dev/shm || echo /tmp)" arca-fuzz.XXXXXX)
 trap 'rm -rf "$scratch"' EXIT
 mkdir -p "$dir/findings"
 failed=()
 for target in "${targets[@]}"; do
   corpus=$dir/corpus/$target log=$dir/$target.log
-  "$bin/fuzz" corpus "$target" "$corpus"
-  mkdir -p "$scratch/$target"
-  if ARCA_FUZZ_TARGET=$target ARCA_FUZZ_SCRATCH=$scratch/$target "$bin/libfuzzer" "$corpus" \
+  mkdir -p "$corpus" "$scratch/$target"
+  if ARCA_FUZZ_TARGET=$target ARCA_FUZZ_SCRATCH=$scratch/$target ARCA_FUZZ_CORPUS=$corpus "$fuzzer" "$corpus" \
     -max_total_time="$time" -max_len=65536 -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=512 -use_value_profile=1 \
     -artifact_prefix="$dir/findings/$target-" -print_final_stats=1 >"$log" 2>&1 </dev/null; then
     state=ok

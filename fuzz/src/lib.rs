@@ -12,6 +12,8 @@ pub mod scratch;
 pub mod short;
 pub mod targets;
 
+use std::{fs, io, path::Path};
+
 /// How far an input came. A target most of whose inputs are refused by the first parser tests only that one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
@@ -48,6 +50,20 @@ pub struct Target {
     pub words: &'static [&'static str],
     /// Makes checksums right again, so that a mutation is looked at.
     pub repair: Option<fn(&mut Vec<u8>)>,
+}
+
+impl Target {
+    /// Writes the seeds into `folder`, for a driver that wants files.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn write_seeds(&self, folder: &Path) -> io::Result<()> {
+        fs::create_dir_all(folder)?;
+        for (number, seed) in (self.seeds)().iter().enumerate() {
+            fs::write(folder.join(format!("seed-{number}")), seed)?;
+        }
+        Ok(())
+    }
 }
 
 /// The target of this name.

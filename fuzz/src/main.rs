@@ -1,12 +1,9 @@
 //! `fuzz`: the short driver, and what helps with findings.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "a program for a terminal")]
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{env, fs, path::Path, process::ExitCode};
 
 use fuzz::{
     Target,
@@ -101,11 +98,5 @@ fn replay(name: &str, files: &[&str]) -> Result<(), String> {
 }
 
 fn corpus(name: &str, folder: &str) -> Result<(), String> {
-    let folder = Path::new(folder);
-    let write = |path: PathBuf, seed: &[u8]| fs::write(path, seed);
-    fs::create_dir_all(folder).map_err(|error| error.to_string())?;
-    for (number, seed) in (find(name)?.seeds)().iter().enumerate() {
-        write(folder.join(format!("seed-{number}")), seed).map_err(|error| error.to_string())?;
-    }
-    Ok(())
+    find(name)?.write_seeds(Path::new(folder)).map_err(|error| format!("{folder}: {error}"))
 }

@@ -40,7 +40,11 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         output(1, 0, b"one\ntwo\nthree", false),
         output(2, 100, b"late", false),
         output(2, 100, b"late", false),
+        // Offsets that end at the last number, and beyond it.
         output(2, u64::MAX - 2, b"", false),
+        output(2, u64::MAX - 2, b"ab", false),
+        output(2, u64::MAX, b"abc", false),
+        output(1, u64::MAX, b"x", false),
         Kind::StdinAck(StdinAck { offset: u64::MAX, closed: true }),
         output(1, 13, b"", true),
         output(2, 104, b"", true),
@@ -54,5 +58,5 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         }
         bytes
     };
-    vec![encode(&talk), encode(&talk[..5]), encode(&talk[5..8])]
+    vec![encode(&talk), encode(&talk[..5]), encode(&talk[5..12])]
 }

@@ -165,10 +165,12 @@ impl Pump {
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let mut fruitless = 0;
         let result = loop {
-            let before = self.stdout.received + self.stderr.received;
+            let before = (self.stdout.received, self.stderr.received);
             let Err(status) = self.exchange().await else { break Ok(()) };
             tracing::warn!(code = ?status.code(), "stdio stream lost: {}", status.message());
-            fruitless = if self.stdout.received + self.stderr.received > before { 0 } else { fruitless + 1 };
+            // They only grow.
+            fruitless =
+                if (self.stdout.received, self.stderr.received) == before { fruitless + 1 } else { 0 };
             if fruitless > MAX_FRUITLESS {
                 break Err(status.into());
             }
@@ -292,6 +294,9 @@ impl Pump {
             StdStream::Stdin => return Ok(()),
         };
         let mut data = chunk.data;
+        let Some(end) = chunk.offset.checked_add(data.len() as u64) else {
+            return Err(Status::data_loss("output beyond all offsets"));
+        };
         if chunk.offset > side.received {
             let missing = chunk.offset - side.received;
             if !std::mem::replace(&mut side.gap, true) {
@@ -306,7 +311,7 @@ impl Pump {
         // What is repeated after a reopening was received already.
         let known = usize::try_from(side.received - chunk.offset).unwrap_or(usize::MAX);
         let _ = data.split_to(known.min(data.len()));
-        side.received += data.len() as u64;
+        side.received = side.received.max(end);
         side.over |= chunk.eof;
         self.held_bytes += data.len();
         while !data.is_empty() {

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt;
+use proto::sandbox::sandbox_client::SandboxClient;
 use tokio::{
     sync::{mpsc, watch},
     time::timeout,
@@ -115,4 +116,20 @@ async fn without_stdin_once_input_stays_open() {
     assert!(timeout(Duration::from_millis(300), &mut pump).await.is_err());
     assert_eq!(script.seen.lock().unwrap().stdin, b"more");
     pump.abort();
+}
+
+/// Found by fuzzing: a guest may say any offset.
+#[tokio::test]
+async fn output_at_the_last_offset_ends_the_stream_and_nothing_else() {
+    use proto::sandbox::{OutputChunk, StdioResponse, Stream, stdio_response::Kind};
+    let (_stdin, source) = mpsc::channel(1);
+    let nobody = SandboxClient::new(proto::dial::guest_channel("/nowhere".into(), 1));
+    let mut pump = Pump::new(nobody, "c", ALL, None, Arc::new(Hub::new()), source);
+    let chunk = |offset, data: &'static [u8]| {
+        let output = OutputChunk { stream: Stream::Stdout.into(), offset, data: data.into(), eof: false };
+        StdioResponse { kind: Some(Kind::Output(output)) }
+    };
+    // Refused for the gap, taken with it, refused: three bytes do not fit behind this offset.
+    let messages = vec![chunk(u64::MAX - 2, b"ab"), chunk(u64::MAX - 2, b"ab"), chunk(u64::MAX - 1, b"abc")];
+    assert_eq!(pump.feed(messages).await, 1);
 }
