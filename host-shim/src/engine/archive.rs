@@ -135,10 +135,24 @@ impl Engine {
         open.container_id.clone_from(&container.id);
         let path = open.path.clone();
         let first = ArchivePutRequest { open: Some(open), data: Bytes::new() };
-        let rest = parts.map(|data| ArchivePutRequest { open: None, data });
+        let (sending, sent) = oneshot::channel::<()>();
+        let rest = parts.map(move |data| {
+            // Dropped with the stream.
+            let _ = &sending;
+            ArchivePutRequest { open: None, data }
+        });
         let requests = futures::stream::iter([first]).chain(rest);
-        // No deadline for the whole: it lasts as long as the client sends.
-        let put = guest.vm.sandbox().archive_put(requests).await;
+        let mut sandbox = guest.vm.sandbox();
+        let put = sandbox.archive_put(requests);
+        // It lasts as long as the client sends, and then what the guest needs to write it.
+        let late = async {
+            let _ = sent.await;
+            tokio::time::sleep(ARCHIVE).await;
+        };
+        let put = tokio::select! {
+            put = put => put,
+            () = late => return Err(Error::system(format!("archive: not unpacked within {ARCHIVE:?}"))),
+        };
         put.map_err(|status| no_such_file(vm::status_error(&status), container, &path))?;
         self.events.publish(container.event("extract-to-dir").with("path", path));
         Ok(())

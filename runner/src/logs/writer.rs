@@ -247,6 +247,23 @@ mod tests {
         assert_eq!(whole, ["one\n", "three\n", "four\n"]);
     }
 
+    /// SPEC V10
+    #[test]
+    fn what_a_full_disk_did_not_take_is_told_once_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.log");
+        let mut log = LogWriter::open(&path, 0, 1).unwrap();
+        log.write(LogStream::Stdout, b"before\n");
+        let room = std::mem::replace(&mut log.file, OpenOptions::new().append(true).open("/dev/full").unwrap());
+        log.write(LogStream::Stdout, b"one\ntwo\n");
+        log.write(LogStream::Stderr, b"three\n");
+        log.file = room;
+        log.write(LogStream::Stdout, b"after\n");
+        log.write(LogStream::Stdout, b"last\n");
+        let told = "arca: 3 lines of output are missing here: No space left on device (os error 28)\n";
+        assert_eq!(texts(&path), ["before\n", told, "after\n", "last\n"]);
+    }
+
     #[test]
     fn one_file_is_truncated() {
         let dir = tempfile::tempdir().unwrap();

@@ -128,7 +128,7 @@ impl Carrier {
     async fn take(&mut self, answer: StdioResponse) -> bool {
         match answer.kind {
             Some(stdio_response::Kind::Output(chunk)) => {
-                let end = chunk.offset + chunk.data.len() as u64;
+                let end = chunk.offset.saturating_add(chunk.data.len() as u64);
                 let stderr = chunk.stream() == Stream::Stderr;
                 if !chunk.data.is_empty() {
                     if self.outputs.send(Output { stderr, data: chunk.data }).await.is_err() {
