@@ -1,6 +1,8 @@
 //! `tar2erofs IN.tar... OUT`: merges layer archives, lowest first, into one EROFS image. `--upper` before them
 //! writes a disk for stacking, with overlayfs whiteouts.
 
+#![allow(clippy::print_stdout, reason = "a program for a terminal")]
+
 use std::error::Error;
 use std::fs::File;
 use std::io::BufReader;

@@ -82,12 +82,14 @@ fn mke2fs(path: &Path) -> Result<()> {
 fn output_until_exit(child: &mut Child, deadline: Duration) -> Option<String> {
     let stderr = child.stderr.take()?;
     let (tell, told) = mpsc::channel();
-    std::thread::spawn(move || {
+    let read = move || {
         let mut text = Vec::new();
         // A broken pipe ends the output as well; the exit status tells the rest.
         let _ = stderr.take(64 << 10).read_to_end(&mut text);
         let _ = tell.send(String::from_utf8_lossy(&text).into_owned());
-    });
+    };
+    // Not thread::spawn, which panics when the system has no thread left.
+    std::thread::Builder::new().spawn(read).ok()?;
     told.recv_timeout(deadline).ok()
 }
 

@@ -36,6 +36,16 @@ pub struct LayerDisk {
     failed: bool,
 }
 
+impl std::fmt::Debug for LayerDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Not the tree: it has millions of names.
+        f.debug_struct("LayerDisk")
+            .field("options", &self.options)
+            .field("layers", &self.layers)
+            .finish_non_exhaustive()
+    }
+}
+
 impl LayerDisk {
     /// Starts an image in `out`, which is emptied. Write under a temporary name and rename after
     /// [`Self::finish`]: until then the file is no file system.

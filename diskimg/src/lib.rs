@@ -5,6 +5,13 @@
 //! - [`Members`] lists the files of other archives with the same bounded reader.
 //! - [`ext4_template`] and [`clone_sparse`] give each container a sparse writable ext4 disk.
 
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "fields of the disk are narrow; what goes into them is bounded where it comes in (block numbers by the image's \
+              limit, attributes by MAX_ENCODED, ids by the inode limit), and the fuzz target `layer` reads images back"
+)]
+
 mod data;
 mod erofs;
 mod error;

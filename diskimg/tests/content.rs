@@ -1,5 +1,6 @@
 //! What a layer holds is what the image holds.
 
+#![allow(clippy::cast_possible_truncation, reason = "test data")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test helpers")]
 
 mod common;

@@ -1,5 +1,6 @@
 //! Layers are untrusted: whatever their bytes, writing a disk ends with an image or an error.
 
+#![allow(clippy::cast_possible_truncation, reason = "test data")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test helpers")]
 
 mod common;

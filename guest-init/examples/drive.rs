@@ -7,6 +7,13 @@
 //!       [--stdin-bytes N] [--md5] [--hold-output] [--exec 'CMD ARG...']... -- COMMAND ARG...
 //! ```
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stdout,
+    reason = "a program for a terminal"
+)]
+
 use std::{
     error::Error,
     path::{Path, PathBuf},

@@ -3,7 +3,11 @@
 //! One program, three lives: PID 1 (the [`server`] for the host), the single-threaded [`launch`]er that becomes a
 //! container's process, and the minimal [`launch::init`] of containers run with `--init`.
 
-#![allow(unsafe_code, reason = "PID 1 makes system calls that no safe wrapper has; each says why it is sound")]
+#![allow(
+    unsafe_code,
+    reason = "PID 1 makes system calls that no safe wrapper has; each says why it is sound"
+)]
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "test data"))]
 
 mod boot;
 mod container;

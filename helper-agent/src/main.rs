@@ -1,5 +1,7 @@
 //! `arca-helper`: runs in the helper VM, beside OVS and OVN.
 
+#![forbid(unsafe_code)]
+
 mod server;
 
 fn main() -> std::process::ExitCode {

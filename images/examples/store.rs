@@ -1,5 +1,7 @@
 //! Drives an image store by hand: `store ROOT pull NAME | load FILE | list | disks NAME | rm NAME`.
 
+#![allow(clippy::print_stdout, reason = "a program for a terminal")]
+
 use std::{process::ExitCode, sync::Arc, time::Instant};
 
 use images::{Error, ImageStore, Options, Progress, ProgressEvent};

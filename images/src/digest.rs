@@ -32,7 +32,7 @@ impl Digest {
     }
 
     pub(crate) fn hex(&self) -> &str {
-        &self.0["sha256:".len()..]
+        self.0.strip_prefix("sha256:").unwrap_or(&self.0)
     }
 }
 

@@ -3,6 +3,8 @@
 //! Everything lives under one folder: `blobs/sha256/` (content by digest), `disks/` (EROFS layer disks),
 //! `images.redb` (images, tags, layers) and `tmp/` (half-made files, emptied when the store is opened).
 
+#![forbid(unsafe_code)]
+
 mod commit;
 mod compression;
 mod config;

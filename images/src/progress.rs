@@ -180,6 +180,7 @@ pub fn human_size(bytes: u64) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests end")]
 mod tests {
     use super::*;
 

@@ -134,6 +134,12 @@ impl Inner {
     }
 }
 
+impl std::fmt::Debug for ImageStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ImageStore").finish_non_exhaustive()
+    }
+}
+
 impl ImageStore {
     /// Opens or makes the store, and removes what an earlier crash left half-made.
     ///

@@ -1,4 +1,5 @@
 //! Blobs and disks that were lost, cut or changed on the host's disk; what failed pulls leave behind.
+#![allow(clippy::string_slice, reason = "test data")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod common;

@@ -52,7 +52,7 @@ fn oci(image: &TestImage, name: &str) -> Vec<u8> {
     let index = serde_json::json!({"schemaVersion": 2, "manifests": [{"mediaType": OCI_MANIFEST, "digest": digest(&image.manifest),
         "size": image.manifest.len(), "annotations": {"org.opencontainers.image.ref.name": name}}]});
     let index = index.to_string();
-    let path = |bytes: &[u8]| format!("blobs/sha256/{}", &digest(bytes)[7..]);
+    let path = |bytes: &[u8]| format!("blobs/sha256/{}", digest(bytes).split_at(7).1);
     let (c, m, l) = (path(&image.config), path(&image.manifest), path(&image.layers[0].1));
     archive(
         &[

@@ -41,7 +41,7 @@ async fn gzip_zstd_and_plain_layers_with_all_messages() {
     let found = store.get(&name).unwrap();
     assert_eq!((found.repo_tags, found.size), (vec![format!("{name}:latest")], 3008));
     assert_eq!(found.repo_digests, [format!("{name}@{}", digest(&image.manifest))]);
-    assert!(store.find(&image.id()[7..15]).unwrap().is_some(), "by ID prefix");
+    assert!(store.find(image.id().get(7..15).unwrap()).unwrap().is_some(), "by ID prefix");
     // It is all there after a restart, and all gone after a removal.
     drop(store);
     let store = common::store(dir.path());

@@ -132,11 +132,11 @@ mod tests {
         let header = "070701\
             00000001000081ED000000000000000000000001000000000000000500000000000000000000000000000000\
             0000000500000000";
-        assert_eq!(&text[..110], header);
+        assert_eq!(&bytes[..110], header.as_bytes());
         // 110 bytes of header and 5 of name, padded to 116; 5 bytes of data, padded to 124.
         assert_eq!(&bytes[110..116], b"init\0\0");
         assert_eq!(&bytes[116..124], b"abcde\0\0\0");
-        assert_eq!(&text[124..130], "070701");
+        assert_eq!(&bytes[124..130], b"070701");
         assert!(text.contains("TRAILER!!!"));
         assert_eq!(bytes.len() % BLOCK, 0);
     }

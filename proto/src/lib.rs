@@ -4,6 +4,8 @@
 //! [`ports`] holds the vsock ports, [`detail`] the error details every status carries, [`dial`] the way to a guest,
 //! [`frame`] the codec of Ethernet frames on a stream.
 
+#![forbid(unsafe_code)]
+
 pub mod detail;
 pub mod dial;
 pub mod frame;
@@ -15,6 +17,7 @@ pub mod ports;
     unreachable_pub,
     clippy::all,
     clippy::pedantic,
+    clippy::allow_attributes_without_reason,
     reason = "generated; documented in the .proto files"
 )]
 mod arca {

@@ -4,6 +4,8 @@
 //! and goes on while the daemon is down. [`launch`] and [`adopt`] are how the daemon gets a [`Handle`] to one;
 //! [`logs`] is the json-file log both sides share; [`vmm`] hides the hypervisors.
 
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "test data"))]
+
 mod backlog;
 mod bounded;
 mod clock;

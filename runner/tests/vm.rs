@@ -3,6 +3,12 @@
 //!
 //! `ARCA_TEST_KERNEL` and `ARCA_TEST_INITRAMFS` name the files where they are not at their usual places.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::print_stdout,
+    reason = "test data, times for a reader"
+)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where something is missing")]
 
 use std::{

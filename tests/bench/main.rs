@@ -3,6 +3,9 @@
 //! `cargo run --release -p tests --bin bench [boot] [run] [memory] [sizes]`; without words, all of them.
 //! `REFERENCE_HOST=unix://...` names a Docker Engine to measure `docker run` against.
 
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::string_slice, reason = "a program for a terminal")]
+
 mod boot;
 mod figures;
 mod memory;

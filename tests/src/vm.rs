@@ -28,7 +28,7 @@ impl Vm {
     #[track_caller]
     pub fn of(daemon: &Daemon, container: &str) -> Self {
         let id = daemon.docker().run(&["inspect", "-f", "{{.Id}}", container]).ok().to_owned();
-        let short = &id[..12];
+        let short = id.get(..12).unwrap_or(&id);
         let lock = fs::read_to_string(run_dir(daemon.home(), short).join("runner.lock")).unwrap_or_default();
         let runner = lock.split("\"pid\":").nth(1).and_then(|rest| {
             rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok().filter(|pid| lives(*pid))

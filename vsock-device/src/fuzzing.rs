@@ -101,6 +101,11 @@ impl Script<'_> {
         }
     }
 
+    /// The low half of [`Self::number`].
+    fn word(&mut self) -> u32 {
+        u32::try_from(self.number() & 0xffff_ffff).unwrap_or_default()
+    }
+
     fn bytes(&mut self, most: usize) -> Vec<u8> {
         let wanted = usize::from(self.u8()).min(most).min(self.0.len());
         let (taken, rest) = self.0.split_at(wanted);
@@ -207,12 +212,16 @@ impl Machine {
             dst_cid: if shape & 2 == 0 { 2 } else { script.number() },
             src_port: if shape & 4 == 0 { 5555 } else { u32::from(script.u16()) },
             dst_port: FIRST_PORT.wrapping_add(u32::from(script.u8() % 16)),
-            len: if shape & 8 == 0 { payload.len() as u64 } else { script.number() } as u32,
+            len: if shape & 8 == 0 {
+                u32::try_from(payload.len()).unwrap_or_default()
+            } else {
+                script.word()
+            },
             kind: if shape & 16 == 0 { 1 } else { script.u16() },
             op: u16::from(script.u8() % 9),
             flags: u32::from(script.u8() & 3),
-            buf_alloc: script.number() as u32,
-            fwd_cnt: script.number() as u32,
+            buf_alloc: script.word(),
+            fwd_cnt: script.word(),
         };
         let _ = self.memory.write(&header.encode(), GuestAddress(BUFFERS));
         let _ = self.memory.write(&payload, GuestAddress(BUFFERS + 44));
@@ -268,7 +277,7 @@ impl Machine {
     }
 
     fn offer(&mut self, script: &mut Script<'_>) {
-        let (count, len) = (script.u8() % SIZE as u8, script.number());
+        let (count, len) = (u16::from(script.u8()) % SIZE, script.number());
         for _ in 0..count {
             let index = self.offered[0] % SIZE;
             self.descriptor(0, index, BUFFERS + 0x1000 + 0x400 * u64::from(index), len, 2, 0);

@@ -1,5 +1,6 @@
 //! The device against a QEMU that was taken over, and a guest that writes anything into its rings: whatever they do, the thread
 //! ends in an orderly way, and soon once it is told to.
+#![allow(clippy::cast_possible_truncation, reason = "test data")]
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 

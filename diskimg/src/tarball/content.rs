@@ -37,7 +37,7 @@ impl<'a, R: Read> Content<'a, R> {
             let (hole, n) =
                 if self.pos < start { (true, start - self.pos) } else { (false, start + len - self.pos) };
             // Bounded by `left`, which is a buffer's length.
-            let n = n.min(left) as usize;
+            let n = usize::try_from(n.min(left)).unwrap_or(usize::MAX);
             if hole {
                 buf[filled..filled + n].fill(0);
                 self.pos += n as u64;

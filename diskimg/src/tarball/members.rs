@@ -133,7 +133,8 @@ mod tests {
         assert_eq!(found.len(), 3);
         assert_eq!((&*found[1].name, found[2].name.as_slice()), (long.as_bytes(), &b"empty"[..]));
         let MemberKind::File { offset, size } = found[1].kind else { panic!("{found:?}") };
-        assert_eq!(&bytes[offset as usize..][..size as usize], b"xyz");
+        let (offset, size) = (usize::try_from(offset).unwrap(), usize::try_from(size).unwrap());
+        assert_eq!(&bytes[offset..][..size], b"xyz");
         assert!(members(&bytes[..1000]).is_err(), "cut in a content");
         assert!(members(&bytes[..BLOCK + 1024 + 100]).is_err(), "cut in a header");
         assert_eq!(members(b"").unwrap(), []);

@@ -1,6 +1,8 @@
 //! Reads layer archives as a stream: headers through the `tar` crate, framing by ourselves so that extended
 //! headers are bounded (a PAX header may claim terabytes) and binary PAX values survive.
 
+#![warn(clippy::cast_possible_truncation, reason = "numbers of archives are anybody's")]
+
 mod content;
 mod members;
 mod number;
@@ -16,7 +18,7 @@ use sparse::{PaxSparse, SparseMap};
 
 const BLOCK: usize = 512;
 /// Largest extended header that is read; Go's archive/tar has the same bound.
-const MAX_EXTENSION: u64 = 1 << 20;
+const MAX_EXTENSION: usize = 1 << 20;
 /// Sizes near 2^64 would overflow the padding arithmetic; no stream is that long.
 const MAX_NUMBER: u64 = 1 << 62;
 /// Extension headers before one entry.
@@ -267,10 +269,11 @@ impl<R: Read> TarReader<R> {
                 }
                 let n = pax::decimal(&line).ok_or_else(|| self.bad("sparse map is not numeric"))?;
                 line.clear();
-                match wanted {
-                    Some(_) => numbers.push(n),
-                    None if n <= sparse::MAX_PIECES as u64 => wanted = Some(n as usize * 2),
-                    None => return Err(self.bad("sparse map is too long")),
+                if wanted.is_some() {
+                    numbers.push(n);
+                } else {
+                    let pieces = usize::try_from(n).ok().filter(|n| *n <= sparse::MAX_PIECES);
+                    wanted = Some(pieces.ok_or_else(|| self.bad("sparse map is too long"))? * 2);
                 }
             }
             if line.len() > BLOCK {
@@ -309,10 +312,8 @@ impl<R: Read> TarReader<R> {
     }
 
     fn extension(&mut self, size: u64) -> Result<Vec<u8>> {
-        if size > MAX_EXTENSION {
-            return Err(self.bad("extended header is larger than 1 MiB"));
-        }
-        let mut data = vec![0; size as usize];
+        let bytes = usize::try_from(size).ok().filter(|bytes| *bytes <= MAX_EXTENSION);
+        let mut data = vec![0; bytes.ok_or_else(|| self.bad("extended header is larger than 1 MiB"))?];
         self.read_exact(&mut data)?;
         self.remaining = 0;
         self.padding = size.next_multiple_of(BLOCK as u64) - size;

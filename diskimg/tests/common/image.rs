@@ -1,5 +1,7 @@
 //! A reader of uncompressed EROFS images that asserts what the kernel would reject.
 
+#![allow(clippy::cast_possible_truncation, reason = "test data")]
+
 use std::collections::BTreeMap;
 
 const BLOCK: usize = 4096;

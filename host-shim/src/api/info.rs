@@ -94,8 +94,12 @@ fn identity(home: &Path) -> String {
     let mut hash = Sha256::new();
     hash.update(std::fs::read("/etc/machine-id").unwrap_or_default());
     hash.update(home.as_os_str().as_encoded_bytes());
-    let hex: String = hash.finalize()[..16].iter().map(|b| format!("{b:02x}")).collect();
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+    let mut text = String::with_capacity(36);
+    for (at, byte) in hash.finalize().iter().take(16).enumerate() {
+        let dash = if matches!(at, 4 | 6 | 8 | 10) { "-" } else { "" };
+        text.push_str(&format!("{dash}{byte:02x}"));
+    }
+    text
 }
 
 /// The version in a bzImage's header (kernel's Documentation/arch/x86/boot.rst, `kernel_version`); else nothing.

@@ -111,8 +111,9 @@ fn check(text: &str) -> Result<()> {
         return Err(Error::invalid("invalid semicolon separator in query"));
     }
     for (at, _) in text.match_indices('%') {
-        let escape: String = text[at..].chars().take(3).take_while(|c| *c != '&' && *c != '=').collect();
-        if escape.len() < 3 || !escape[1..].bytes().all(|b| b.is_ascii_hexdigit()) {
+        let rest = text.get(at..).unwrap_or_default();
+        let escape: String = rest.chars().take(3).take_while(|c| *c != '&' && *c != '=').collect();
+        if escape.len() < 3 || !escape.bytes().skip(1).all(|b| b.is_ascii_hexdigit()) {
             return Err(Error::invalid(format!("invalid URL escape {escape:?}")));
         }
     }
@@ -293,7 +294,8 @@ mod tests {
         ] {
             assert_eq!(check(query).map_err(|e| e.message), Err(message.to_owned()), "{query}");
         }
-        assert!(check("a=%20&%41=b&&=").is_ok());    }
+        assert!(check("a=%20&%41=b&&=").is_ok());
+    }
 
     #[test]
     fn both_shapes_of_filters() {

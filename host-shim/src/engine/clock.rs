@@ -74,7 +74,7 @@ pub fn human(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let minutes = seconds / 60;
     // Rounded as Go does: hours to the nearest.
-    let hours = (duration.as_secs_f64() / 3600.0).round() as u64;
+    let hours = seconds.saturating_add(1800) / 3600;
     match seconds {
         0 => "Less than a second".into(),
         1 => "1 second".into(),
@@ -102,11 +102,11 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let value: f64 = rest[..digits].parse().ok()?;
-        let tail = &rest[digits..];
+        let (number, tail) = rest.split_at_checked(rest.find(|c: char| !c.is_ascii_digit() && c != '.')?)?;
+        let value: f64 = number.parse().ok()?;
         let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
-        let unit = match &tail[..unit_end] {
+        let (unit, behind) = tail.split_at_checked(unit_end)?;
+        let unit = match unit {
             "h" => 3600.0,
             "m" => 60.0,
             "s" => 1.0,
@@ -116,7 +116,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
             _ => return None,
         };
         total = total.checked_add(Duration::try_from_secs_f64(value * unit).ok()?)?;
-        rest = &tail[unit_end..];
+        rest = behind;
     }
     (!text.is_empty()).then_some(total)
 }

@@ -70,7 +70,7 @@ pub(crate) fn id() -> String {
     loop {
         let bytes: [u8; 32] = rand::rng().random();
         let id: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        if id[..12].bytes().any(|byte| byte.is_ascii_alphabetic()) {
+        if id.bytes().take(12).any(|byte| byte.is_ascii_alphabetic()) {
             return id;
         }
     }

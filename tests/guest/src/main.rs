@@ -2,11 +2,21 @@
 //! arguments it is a hostile process of a container.
 
 #![allow(
+    unsafe_code,
+    missing_docs,
+    missing_debug_implementations,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    missing_docs,
-    reason = "a saboteur may fall over; the tests that use it say what it does"
+    clippy::exit,
+    clippy::print_stdout,
+    clippy::infinite_loop,
+    clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::cast_lossless,
+    reason = "a saboteur may do anything and fall over; the tests that use it say what it does"
 )]
 
 mod guest;

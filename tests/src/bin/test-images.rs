@@ -3,6 +3,9 @@
 //! busybox is the static one of the build machine; debian, nginx, redis and postgres are trees made by mmdebstrap. Each is
 //! written once into the user's cache and made anew only when its recipe changes.
 
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "a program for a terminal")]
+
 use std::{
     fs,
     path::{Path, PathBuf},

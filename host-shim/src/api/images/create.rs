@@ -36,6 +36,10 @@ pub(super) async fn create(
     let platform = query.get("platform").map(str::to_owned);
     let auth = registry_auth(request.headers());
 
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a layer says no more than ten times a second how far it is"
+    )]
     let (sender, received) = mpsc::unbounded_channel();
     let pull = {
         let (engine, reference) = (engine.clone(), reference.clone());

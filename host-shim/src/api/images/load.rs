@@ -30,6 +30,10 @@ pub(super) async fn load(
     query: Query,
     request: Request<Body>,
 ) -> Result<Response> {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a layer says no more than ten times a second how far it is"
+    )]
     let (sender, received) = mpsc::unbounded_channel();
     let sink: Arc<dyn Progress> =
         if query.bool("quiet") { Arc::new(Quiet(sender)) } else { Arc::new(sender) };

@@ -63,6 +63,7 @@ pub(super) async fn respond(
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests end")]
 mod tests {
     use http_body_util::BodyExt;
     use tokio::sync::{mpsc::unbounded_channel, oneshot};
