@@ -22,12 +22,15 @@ pub(super) fn limits(process: &Process) -> Result<(), Failure> {
     Ok(())
 }
 
+/// `SCHED_ATTR_SIZE_VER0`: the fields up to sched_period.
+const SCHED_ATTR_SIZE: u32 = 48;
+
 /// Gives PID 1's priority back. With `boost` it stays until PID 1 takes it, but is not inherited: the command would wait for
 /// minutes among the thousands of a fork bomb.
 pub(super) fn priority(boost: bool) -> Result<(), Failure> {
     if boost {
         let attributes = libc::sched_attr {
-            size: std::mem::size_of::<libc::sched_attr>() as u32,
+            size: SCHED_ATTR_SIZE,
             sched_policy: libc::SCHED_OTHER.cast_unsigned(),
             sched_flags: libc::SCHED_FLAG_RESET_ON_FORK as u64,
             sched_nice: NICE,
