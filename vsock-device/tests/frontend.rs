@@ -2,7 +2,7 @@
 //! ends in an orderly way, and soon once it is told to.
 #![allow(clippy::cast_possible_truncation, reason = "test data")]
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where something is missing")]
 
 use std::{
     fs::File,
@@ -174,6 +174,27 @@ impl Frontend {
         }
     }
 
+    /// Chains that lead somewhere: each descriptor of a ring at a packet, each entry at its descriptor.
+    fn chains(&self) {
+        for ring in 0..2 {
+            for n in 0..128_u16 {
+                let at = 0x4_0000 + 64 * u64::from(n % 32);
+                let flags = [if ring == 0 { 2 } else { 0 }, 0, 0, 0];
+                let descriptor = [&at.to_ne_bytes()[..], &64_u32.to_ne_bytes(), &flags].concat();
+                self.write(RING * ring + 16 * u64::from(n), &descriptor);
+                self.write(RING * ring + 0x4004 + 2 * u64::from(n), &n.to_ne_bytes());
+            }
+        }
+    }
+
+    /// How many chains the device has given back.
+    fn used(&self, ring: u64) -> u16 {
+        let mut used = [0; 2];
+        let file = File::from(self.memory.try_clone().unwrap());
+        file.read_exact_at(&mut used, RING * ring + 0x8002).unwrap();
+        u16::from_ne_bytes(used)
+    }
+
     fn send_with(&mut self, request: u32, body: &[u8], file: &OwnedFd) {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -310,26 +331,21 @@ fn play(steps: &[Step]) -> End {
     let reader = std::thread::spawn(move || while answers.read(&mut [0; 4096]).is_ok_and(|read| read > 0) {});
     let mut frontend = Frontend::new(theirs);
     frontend.set_up();
-    // Chains that lead somewhere: each descriptor of a ring at a packet, each entry at its descriptor.
-    for ring in 0..2 {
-        for n in 0..128_u16 {
-            let at = 0x4_0000 + 64 * u64::from(n % 32);
-            let descriptor =
-                [&at.to_ne_bytes()[..], &64_u32.to_ne_bytes(), &[if ring == 0 { 2 } else { 0 }, 0, 0, 0]]
-                    .concat();
-            frontend.write(RING * ring + 16 * u64::from(n), &descriptor);
-            frontend.write(RING * ring + 0x4004 + 2 * u64::from(n), &n.to_ne_bytes());
-        }
-    }
+    frontend.chains();
     for step in steps {
         frontend.take(step, &hybrid);
     }
-    let asked = Instant::now();
-    let end = device.stop();
-    assert!(asked.elapsed() < SOON, "it ended after {:?}", asked.elapsed());
+    let end = stop_soon(device);
     drop(frontend);
     reader.join().unwrap();
     end
+}
+
+/// Ends a device, which must not take long.
+fn stop_soon(device: Device) -> End {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tell.send(device.stop()));
+    told.recv_timeout(SOON).unwrap_or_else(|_| panic!("it has not ended {SOON:?} after it was told to"))
 }
 
 proptest! {
@@ -374,6 +390,28 @@ fn memory_that_could_shrink_is_refused() {
 
 /// SPEC P6
 #[test]
+fn a_descriptor_that_blocks_its_writer_does_not_keep_it_from_being_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let hybrid = folder.path().join("v");
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let device = Device::attach(3, &hybrid, ours).unwrap();
+    let mut frontend = Frontend::new(theirs);
+    frontend.set_up();
+    frontend.chains();
+    frontend.event(SET_VRING_CALL, 1, Attached::Stuck);
+    let deadline = Instant::now() + SOON;
+    for round in 1..=2 {
+        frontend.take(&Step::Offer { ring: 1, many: 8 }, &hybrid);
+        while frontend.used(1) < 8 * round {
+            assert!(Instant::now() < deadline, "it does not take what the guest offers");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    assert_eq!(stop_soon(device), End::Stopped);
+}
+
+/// SPEC P6
+#[test]
 fn a_message_without_end_does_not_keep_it_from_being_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let (ours, mut theirs) = UnixStream::pair().unwrap();
@@ -382,6 +420,6 @@ fn a_message_without_end_does_not_keep_it_from_being_stopped() {
     // It is in the middle of reading it by now, or soon: either way it ends at once.
     std::thread::sleep(Duration::from_millis(50));
     let asked = Instant::now();
-    drop(device);
+    stop_soon(device);
     assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
 }
