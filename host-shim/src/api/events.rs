@@ -21,7 +21,8 @@ async fn events(State(engine): State<Arc<Engine>>, query: Query) -> Result<Respo
         && from > to
     {
         let word = |name: &str| query.get(name).unwrap_or("").to_owned();
-        let text = format!("`since` time ({}) cannot be after `until` time ({})", word("since"), word("until"));
+        let text =
+            format!("`since` time ({}) cannot be after `until` time ({})", word("since"), word("until"));
         return Err(Error::invalid(text));
     }
     // As moby: a key that means nothing selects nothing.

@@ -104,7 +104,10 @@ impl Hijack {
 }
 
 /// The output as a body: for clients that did not ask for an upgrade.
-fn output_only(tty: bool, streams: impl Future<Output = std::result::Result<Streams, Bytes>> + Send + 'static) -> Body {
+fn output_only(
+    tty: bool,
+    streams: impl Future<Output = std::result::Result<Streams, Bytes>> + Send + 'static,
+) -> Body {
     let (sender, receiver) = mpsc::channel::<Bytes>(4);
     tokio::spawn(async move {
         match streams.await {

@@ -15,18 +15,18 @@ use crate::{
     error::{Error, Kind},
 };
 
+mod connections;
 pub mod containers;
 pub mod exec;
 pub mod hijack;
 pub mod json;
 pub mod lenient;
+mod limits;
+mod protocol;
 pub mod query;
 pub mod respond;
 pub mod server;
 pub mod status;
-mod connections;
-mod limits;
-mod protocol;
 mod tree;
 mod upload;
 mod version;
@@ -40,6 +40,8 @@ mod networks;
 mod routes;
 mod stubs;
 mod system;
+#[cfg(test)]
+mod slow;
 #[cfg(test)]
 mod tests;
 mod volumes;

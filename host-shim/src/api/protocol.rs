@@ -101,7 +101,8 @@ fn clean(path: &str) -> String {
 }
 
 fn encode(path: &str) -> String {
-    let segment = |s: &str| byte_serialize(s.as_bytes()).map(|part| if part == "+" { "%20" } else { part }).collect();
+    let segment =
+        |s: &str| byte_serialize(s.as_bytes()).map(|part| if part == "+" { "%20" } else { part }).collect();
     path.split('/').map(segment).collect::<Vec<String>>().join("/")
 }
 
@@ -144,7 +145,11 @@ mod tests {
             ("*", "/%2A"),
         ] {
             let moved = Err((StatusCode::MOVED_PERMANENTLY, Some(location.to_owned())));
-            assert_eq!(settled(uri).map_err(|(s, l)| (s, l.map(|l| l.replace("/*", "/%2A")))), moved, "{uri}");
+            assert_eq!(
+                settled(uri).map_err(|(s, l)| (s, l.map(|l| l.replace("/*", "/%2A")))),
+                moved,
+                "{uri}"
+            );
         }
         for uri in ["/%zz", "/a%", "/a%f"] {
             assert_eq!(settled(uri), Err((StatusCode::BAD_REQUEST, None)), "{uri}");

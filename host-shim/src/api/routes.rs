@@ -128,8 +128,7 @@ async fn every_route_answers() {
     let mut lacking = Vec::new();
     for (method, path) in ROUTES {
         let path = path.replace("{id}", "nosuch").replace("{name}", "nosuch");
-        let request =
-            Request::builder().method(method).uri(format!("/v1.51{path}")).header("host", "d");
+        let request = Request::builder().method(method).uri(format!("/v1.51{path}")).header("host", "d");
         let request = request.body(Body::empty()).unwrap();
         let response = super::answer(router.clone(), request).await;
         let status = response.status();

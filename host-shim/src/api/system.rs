@@ -65,7 +65,9 @@ async fn server_info(State(engine): State<Arc<Engine>>) -> Result<Response> {
 }
 
 async fn df(State(engine): State<Arc<Engine>>, query: Query) -> Result<Response> {
-    if let Some(unknown) = query.all("type").find(|t| !["image", "container", "volume", "build-cache"].contains(t)) {
+    if let Some(unknown) =
+        query.all("type").find(|t| !["image", "container", "volume", "build-cache"].contains(t))
+    {
         return Err(Error::invalid(format!("unknown object type: {unknown}")));
     }
     let wanted = |kind: &str| !query.has("type") || query.all("type").any(|t| t == kind);

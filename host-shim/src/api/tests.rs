@@ -47,15 +47,15 @@ pub(super) async fn engine() -> (TempDir, Arc<Engine>) {
     (dir, engine)
 }
 
-struct Daemon {
+pub(super) struct Daemon {
     dir: TempDir,
-    engine: Arc<Engine>,
+    pub(super) engine: Arc<Engine>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Daemon {
-    async fn start(limits: Limits) -> Self {
+    pub(super) async fn start(limits: Limits) -> Self {
         let (dir, engine) = engine().await;
         let socket = Socket::bind(&dir.path().join("s")).unwrap();
         let stop = CancellationToken::new();
@@ -63,7 +63,7 @@ impl Daemon {
         Self { dir, engine, stop, task }
     }
 
-    async fn connect(&self) -> UnixStream {
+    pub(super) async fn connect(&self) -> UnixStream {
         UnixStream::connect(self.dir.path().join("s")).await.unwrap()
     }
 
@@ -75,7 +75,7 @@ impl Daemon {
         client.send_request(request).await.unwrap()
     }
 
-    async fn call(&self, method: &str, path: &str) -> (StatusCode, HeaderMap, String) {
+    pub(super) async fn call(&self, method: &str, path: &str) -> (StatusCode, HeaderMap, String) {
         let request =
             Request::builder().method(method).uri(path).header("host", "arca").body(Full::default()).unwrap();
         read(self.send(request).await).await
@@ -197,9 +197,7 @@ async fn events_are_flushed_at_once() {
     let event: Value = serde_json::from_slice(&frame).unwrap();
     assert_eq!((&event["Action"], &event["id"]), (&json!("pull"), &json!("busybox:latest")));
     assert!(frame.ends_with(b"\n"));
-    for bad in
-        ["/events?since=2&until=1", "/events?filters=%7B%22x%22", "/events?since=1&x=%zz"]
-    {
+    for bad in ["/events?since=2&until=1", "/events?filters=%7B%22x%22", "/events?since=1&x=%zz"] {
         assert_eq!(daemon.call("GET", bad).await.0, StatusCode::BAD_REQUEST, "{bad}");
     }
 }

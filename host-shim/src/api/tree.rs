@@ -113,9 +113,16 @@ mod tests {
     fn many_values_and_deep_ones_are_refused() {
         let list = |n: usize| format!("[{}0]", "0,".repeat(n));
         assert!(parse(list(MAX_VALUES - 2).as_bytes()).is_ok());
-        assert!(parse(list(MAX_VALUES).as_bytes()).unwrap_err().to_string().starts_with("more than 100000 values"));
+        assert!(
+            parse(list(MAX_VALUES).as_bytes())
+                .unwrap_err()
+                .to_string()
+                .starts_with("more than 100000 values")
+        );
         for deep in ["[", r#"{"a":"#] {
-            assert!(parse(deep.repeat(10_000).as_bytes()).unwrap_err().to_string().starts_with("recursion limit"));
+            assert!(
+                parse(deep.repeat(10_000).as_bytes()).unwrap_err().to_string().starts_with("recursion limit")
+            );
         }
     }
 }

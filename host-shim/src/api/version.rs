@@ -124,7 +124,15 @@ mod tests {
 
     #[test]
     fn out_of_range_is_400() {
-        for uri in ["/v1.99/info", "/v1.23/info", "/v2.0/info", "/v0.9/info", "/v1/info", "/v1.51.1/info", "/v.../info"] {
+        for uri in [
+            "/v1.99/info",
+            "/v1.23/info",
+            "/v2.0/info",
+            "/v0.9/info",
+            "/v1/info",
+            "/v1.51.1/info",
+            "/v.../info",
+        ] {
             assert_eq!(strip(&mut request(uri)).unwrap_err().status(), StatusCode::BAD_REQUEST, "{uri}");
         }
     }

@@ -1,1 +1,6 @@
 //! Clients that send nonsense, too much, too slowly, or leave.
+
+mod flood;
+mod leave;
+mod raw;
+mod table;
