@@ -35,3 +35,18 @@ pub(super) fn get(socket: &Path, path: &str) -> io::Result<String> {
 pub(super) fn ping(socket: &Path) -> bool {
     get(socket, "/_ping").is_ok_and(|body| body == "OK")
 }
+
+/// Process id of who serves a socket, where the operating system tells.
+pub(super) fn server(socket: &Path) -> Option<i32> {
+    #[cfg(target_os = "linux")]
+    {
+        use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+        let stream = UnixStream::connect(socket).ok()?;
+        getsockopt(&stream, PeerCredentials).ok().map(|peer| peer.pid())
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = socket;
+        None
+    }
+}

@@ -41,11 +41,11 @@ const TAIL: u64 = 4 << 10;
 
 pub(super) fn start() -> CliResult {
     let mut home = Home::from_env()?;
+    home.create()?;
     let config = Config::load(&home)?;
     if let Owner::Daemon(_) = owner(&home)? {
         return Ok(already(&home)?);
     }
-    home.create()?;
     let log = home.daemon_log();
     let open = || -> io::Result<(File, u64)> {
         if fs::metadata(&log).is_ok_and(|m| m.len() > LONG_LOG) {
@@ -115,7 +115,12 @@ fn ended(child: &mut Child) -> Option<String> {
 /// Whether the daemon `pid` answers.
 fn answers(home: &Home, config: &Config, pid: u32) -> bool {
     let Ok(Owner::Daemon(told)) = owner(home) else { return false };
-    told.pid == i32::try_from(pid).ok() && client::ping(&told.socket.unwrap_or_else(|| config.socket(home)))
+    let pid = i32::try_from(pid).ok();
+    let socket = told.socket.unwrap_or_else(|| config.socket(home));
+    // Another daemon may answer there, which keeps this one from it.
+    told.pid == pid
+        && client::server(&socket).is_none_or(|server| Some(server) == pid)
+        && client::ping(&socket)
 }
 
 /// Where the daemon is reached: it says so itself; the configuration may have changed since its start.

@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CliResult, chain, limits,
+    CliResult, chain, client, limits,
     lock::{DaemonLock, pid_text},
     logging,
     output::say,
@@ -39,13 +39,14 @@ fn daemon(detached: bool) -> CliResult {
         let _ = nix::unistd::setsid();
     }
     let mut home = Home::from_env()?;
-    let config = Config::load(&home)?;
     home.create()?;
+    let config = Config::load(&home)?;
     let mut lock = DaemonLock::take(&home)?;
     logging::start(config.log_level);
     limits::raise();
     home.furnish()?;
     lock.tell(&config.socket(&home))?;
+    limits::check_files()?;
     limits::check_threads()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(serve(home, config, detached));
@@ -96,16 +97,12 @@ async fn serve(home: Home, config: Config, detached: bool) -> Result<()> {
 
 /// Refuses a socket that another daemon serves, before anything is touched.
 fn refuse_served(path: &Path) -> Result<()> {
-    let Ok(stream) = std::os::unix::net::UnixStream::connect(path) else { return Ok(()) };
-    #[cfg(target_os = "linux")]
-    let pid = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials)
-        .ok()
-        .map(|p| p.pid());
-    #[cfg(not(target_os = "linux"))]
-    let pid = (drop(stream), None).1;
+    if std::os::unix::net::UnixStream::connect(path).is_err() {
+        return Ok(());
+    }
     Err(Error::system(format!(
         "another daemon{} answers on {}: stop it, or set socketPath in config.json",
-        pid_text(pid),
+        pid_text(client::server(path)),
         path.display()
     )))
 }

@@ -190,7 +190,14 @@ fn open_files() -> Check {
     let name = "open files";
     match super::limits::few_files() {
         None => Check::ok(name, format!("{} or more are allowed", super::limits::FEW_FILES)),
-        Some(few) => Check::warn(name, format!("only {few} are allowed"), "raise the limit (`ulimit -Hn`)"),
+        Some(few) => {
+            let (found, remedy) = (format!("only {few} are allowed"), "raise the limit (`ulimit -Hn`)");
+            if few < super::limits::TOO_FEW_FILES {
+                Check::fail(name, found, remedy)
+            } else {
+                Check::warn(name, found, remedy)
+            }
+        }
     }
 }
 

@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 
 /// File descriptors that some containers and clients need.
 pub(super) const FEW_FILES: u64 = 1024;
+/// Less than QEMU takes for a VM (85), with some for clients.
+pub(super) const TOO_FEW_FILES: u64 = 256;
 /// Threads that a daemon has at least, beside one for each core.
 const THREADS: usize = 8;
 
@@ -33,7 +35,7 @@ pub(super) fn raise() {
             tracing::warn!(?resource, %error, "cannot raise a limit");
         }
     }
-    if let Some(few) = few_files() {
+    if let Some(few) = few_files().filter(|few| *few >= TOO_FEW_FILES) {
         tracing::warn!("only {few} open files are allowed: raise the limit (`ulimit -Hn`)");
     }
 }
@@ -41,6 +43,16 @@ pub(super) fn raise() {
 /// The number of open files that is allowed, if it is small.
 pub(super) fn few_files() -> Option<u64> {
     getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(_, hard)| hard).filter(|hard| *hard < FEW_FILES)
+}
+
+/// Makes sure that a VM can open its files.
+pub(super) fn check_files() -> Result<()> {
+    match few_files().filter(|few| *few < TOO_FEW_FILES) {
+        None => Ok(()),
+        Some(few) => Err(Error::system(format!(
+            "only {few} open files are allowed, a VM needs {TOO_FEW_FILES}: raise the limit (`ulimit -Hn`)"
+        ))),
+    }
 }
 
 /// Makes sure that the threads of a daemon can be had: its runtime panics where they cannot.

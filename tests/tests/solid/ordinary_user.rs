@@ -208,3 +208,19 @@ fn a_kvm_device_that_may_not_be_used_is_told() {
         assert!(doctor.stdout.contains("VMs are emulated: "), "{}", doctor.stdout);
     }
 }
+
+/// SPEC E1
+#[test]
+fn a_kernel_that_may_not_be_read_is_refused() {
+    let Some(user) = User::new() else { return };
+    let daemon = user.daemon(&[]);
+    let kernel = user.folder.path().join("bzImage");
+    fs::set_permissions(&kernel, fs::Permissions::from_mode(0o000)).unwrap();
+    let out = daemon.try_arca(&["daemon", "start"]).unwrap();
+    out.fails(1, "cannot be read: Permission denied");
+    assert!(
+        out.stderr.contains(kernel.to_str().unwrap()) && out.stderr.contains("correct it"),
+        "{}",
+        out.stderr
+    );
+}

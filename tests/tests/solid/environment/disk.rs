@@ -207,7 +207,7 @@ fn a_container_that_fills_the_hosts_disk_waits_until_there_is_room() {
     let docker = daemon.docker();
     daemon.arca(&["daemon", "start"]).unwrap();
     daemon.load("busybox").unwrap();
-    let write = "i=0; while [ $i -lt 120 ]; do head -c 1048576 /dev/urandom >>/data; sync; i=$((i+1)); done; sha256sum </data; \
+    let write = "i=0; while [ $i -lt 24 ]; do head -c 1048576 /dev/urandom >>/data; sync; i=$((i+1)); done; sha256sum </data; \
                  sync; wc -c </data; sleep 600";
     docker.run(&["run", "-d", "--name", "writer", "busybox", "sh", "-c", write]).ok();
     let state = disk.path("containers").join(docker.sh("inspect -f {{.Id}} writer").ok());
@@ -217,20 +217,20 @@ fn a_container_that_fills_the_hosts_disk_waits_until_there_is_room() {
         told().contains("the host's disk is full: the VM waits")
     });
     // Longer than a silent guest is waited for.
-    std::thread::sleep(Duration::from_secs(40));
+    std::thread::sleep(Duration::from_secs(35));
     assert_eq!(docker.sh("inspect -f {{.State.Status}} writer").ok(), "running");
     assert_eq!(docker.sh("logs writer").ok(), "");
 
     disk.remount("size=512m");
     eventually("the VM goes on", Duration::from_secs(120), || {
-        docker.sh("logs writer").stdout.contains("125829120")
+        docker.sh("logs writer").stdout.contains("25165824")
     });
-    assert_eq!(docker.sh("exec writer wc -c /data").ok(), "125829120 /data");
+    assert_eq!(docker.sh("exec writer wc -c /data").ok(), "25165824 /data");
     let sum = docker.sh("exec writer sha256sum /data").ok().split(' ').next().unwrap().to_owned();
     assert!(docker.sh("logs writer").stdout.contains(&sum));
     // What it wrote is on the disk, whole, after a fresh boot too.
     docker.sh("restart -t 1 writer").ok();
-    let again = docker.sh("exec writer head -c 125829120 /data");
+    let again = docker.sh("exec writer head -c 25165824 /data");
     assert_eq!(again.code, 0);
 }
 
