@@ -22,8 +22,6 @@ pub const DEFAULT_MEMORY: u64 = 2 << 30;
 /// Time a guest has to boot unless the configuration says otherwise: a second is usual, twenty boots at once on two loaded
 /// cores without hardware virtualization take much longer.
 pub const DEFAULT_BOOT_TIMEOUT: Duration = Duration::from_secs(90);
-/// Entries of a layer's archives for each file that it may hold: a file may be there several times, the last one counts.
-const ENTRIES_PER_FILE: u64 = 4;
 
 /// What `config.json` says, checked; plain data. Every key may be absent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,12 +79,7 @@ impl Config {
     /// Upper bounds of one layer disk.
     #[must_use]
     pub fn layer_limits(&self) -> diskimg::Limits {
-        diskimg::Limits {
-            max_bytes: self.max_layer_size,
-            max_inodes: self.max_layer_files,
-            max_entries: self.max_layer_files.saturating_mul(ENTRIES_PER_FILE),
-            ..diskimg::Limits::default()
-        }
+        diskimg::Limits::of(self.max_layer_size, self.max_layer_files)
     }
 
     /// The API socket: configured, else `/var/run/arca.sock` for root with the default home, else in the home.
