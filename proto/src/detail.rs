@@ -17,10 +17,15 @@ pub fn cannot_run(exit_code: i32, message: impl Into<String>) -> Status {
     status(Code::FailedPrecondition, message, &ErrorDetail { exit_code, subject: String::new() })
 }
 
-/// The detail of a status; the default (no exit code, no subject) when it has none or one that does not decode.
+/// The detail of a status; the default (no exit code, no subject) when it has none or one that does not decode. Any peer can
+/// write one: a number that is no exit code is none.
 #[must_use]
 pub fn of(status: &Status) -> ErrorDetail {
-    ErrorDetail::decode(status.details()).unwrap_or_default()
+    let mut detail = ErrorDetail::decode(status.details()).unwrap_or_default();
+    if !(0..=255).contains(&detail.exit_code) {
+        detail.exit_code = 0;
+    }
+    detail
 }
 
 /// Longest message of a guest that is passed on.
@@ -68,5 +73,6 @@ mod tests {
         let status = cannot_run(127, "no such file");
         assert_eq!(of(&status).exit_code, 127);
         assert_eq!(of(&Status::internal("x")).exit_code, 0);
+        assert_eq!(of(&cannot_run(-5, "")).exit_code, 0);
     }
 }
