@@ -11,6 +11,9 @@ use crate::{
 /// Time the last lines of the log have.
 const FLUSH: Duration = Duration::from_secs(1);
 
+/// Open files: as many clients as the vsock device takes, and the runner's own.
+const FILES: u64 = 4096;
+
 /// The runner's own log; its last lines are waited for when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Log(Option<Backlog>);
@@ -64,16 +67,22 @@ pub(crate) fn prepare(spec: &VmSpec) -> Result<Lock, Error> {
     }
     exit::clear_exit(&spec.state_dir)?;
     exit::reserve(&spec.state_dir)?;
-    no_cores();
+    limits();
     // Short, relative socket paths: a socket's address has 108 bytes.
     std::env::set_current_dir(&spec.run_dir).map_err(Error::file("enter", &spec.run_dir))?;
     Ok(lock)
 }
 
-/// A core of the runner would hold the guest's memory, which it shares.
-fn no_cores() {
-    use rustix::process::{Resource, Rlimit, setrlimit};
-    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
-        tracing::warn!(%error, "limit of core files not set");
+/// A core of the runner would hold the guest's memory, which it shares. Each client of the guest takes a descriptor.
+fn limits() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let most = getrlimit(Resource::Nofile).maximum;
+    let files = most.map_or(FILES, |most| most.min(FILES));
+    for (resource, current, maximum) in
+        [(Resource::Core, Some(0), Some(0)), (Resource::Nofile, Some(files), most)]
+    {
+        if let Err(error) = setrlimit(resource, Rlimit { current, maximum }) {
+            tracing::warn!(%error, ?resource, "limit not set");
+        }
     }
 }

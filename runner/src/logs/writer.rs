@@ -254,7 +254,8 @@ mod tests {
         let path = dir.path().join("c.log");
         let mut log = LogWriter::open(&path, 0, 1).unwrap();
         log.write(LogStream::Stdout, b"before\n");
-        let room = std::mem::replace(&mut log.file, OpenOptions::new().append(true).open("/dev/full").unwrap());
+        let room =
+            std::mem::replace(&mut log.file, OpenOptions::new().append(true).open("/dev/full").unwrap());
         log.write(LogStream::Stdout, b"one\ntwo\n");
         log.write(LogStream::Stderr, b"three\n");
         log.file = room;

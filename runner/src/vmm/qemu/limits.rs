@@ -4,8 +4,6 @@ use std::ffi::OsString;
 
 use rustix::process::{Resource, getrlimit};
 
-use rustix::process::{Resource, getrlimit};
-
 /// Open files: disks, rings' events and some for itself; a few hundred.
 const FILES: u64 = 1024;
 /// Under memory pressure the kernel ends a VM rather than the daemon or a runner (0), proc(5).
