@@ -98,3 +98,100 @@ impl Opened {
         let _ = (&self.file, self.taken);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::atomic::{AtomicBool, Ordering},
+    };
+
+    use redb::{ReadableDatabase, StorageBackend, TableDefinition, backends::FileBackend};
+
+    use super::*;
+
+    const TABLE: TableDefinition<'_, u64, u64> = TableDefinition::new("t");
+    static FULL: AtomicBool = AtomicBool::new(false);
+
+    /// A file whose disk can be full.
+    #[derive(Debug)]
+    struct Flaky(FileBackend);
+
+    fn room() -> io::Result<()> {
+        if FULL.load(Ordering::Acquire) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    impl StorageBackend for Flaky {
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.0.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            room().and_then(|()| self.0.set_len(len))
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            room().and_then(|()| self.0.sync_data())
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            room().and_then(|()| self.0.write(offset, data))
+        }
+    }
+
+    fn open(path: &Path) -> Result<Database> {
+        let failed = |error: redb::Error| Error::system(error.to_string());
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let backend = Flaky(FileBackend::new(file).map_err(|e| failed(e.into()))?);
+        Database::builder().create_with_backend(backend).map_err(|e| failed(e.into()))
+    }
+
+    fn put(file: &DatabaseFile, key: u64) -> Result<()> {
+        file.with(|db| {
+            let put = || -> Result<(), redb::Error> {
+                let transaction = db.begin_write()?;
+                transaction.open_table(TABLE)?.insert(key, key)?;
+                Ok(transaction.commit()?)
+            };
+            put().map_err(|error| Error::system(error.to_string()))
+        })
+    }
+
+    /// SPEC E5
+    #[test]
+    fn a_full_disk_harms_only_what_meets_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let file = DatabaseFile::open(&path, open).unwrap();
+        put(&file, 1).unwrap();
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let found = std::fs::metadata(&path).unwrap();
+            assert!(
+                found.blocks() * 512 >= found.len(),
+                "{} blocks of {} bytes",
+                found.blocks(),
+                found.len()
+            );
+        }
+        FULL.store(true, Ordering::Release);
+        put(&file, 2).unwrap_err();
+        put(&file, 3).unwrap_err();
+        FULL.store(false, Ordering::Release);
+        put(&file, 4).unwrap();
+        let read = |key| {
+            file.with(|db| {
+                let get = || -> Result<Option<u64>, redb::Error> {
+                    Ok(db.begin_read()?.open_table(TABLE)?.get(key)?.map(|value| value.value()))
+                };
+                get().map_err(|error| Error::system(error.to_string()))
+            })
+        };
+        assert_eq!((read(1).unwrap(), read(2).unwrap(), read(4).unwrap()), (Some(1), None, Some(4)));
+    }
+}
