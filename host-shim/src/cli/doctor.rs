@@ -82,6 +82,10 @@ pub(super) fn run() -> CliResult {
     checks.push(lookup("kernel", &find_kernel(&config, &home)));
     checks.push(lookup("initramfs", &find_initramfs(&config, &home)));
     checks.push(lookup("mke2fs", &find_program("mke2fs", "install the package e2fsprogs")));
+    // They start QEMU, with few rights.
+    for program in ["setpriv", "prlimit"] {
+        checks.push(lookup(program, &find_program(program, "install the package util-linux")));
+    }
     checks.push(open_files());
     checks.push(kvm_device());
     // The test boot needs all of the above.
