@@ -234,5 +234,7 @@ impl Torture {
         assert_eq!(self.docker(&format!("pull -q {}", self.remote)), self.remote);
         self.docker(&format!("run --rm {} true", self.remote));
         strays::assert_none(&self.daemon, SETTLED);
+        let log = self.daemon.log();
+        assert!(!log.contains("panicked"), "{log}");
     }
 }
