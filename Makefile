@@ -31,7 +31,7 @@ stop:            ## stop the daemon of `make run`
 test:            ## every test, with all set-up
 	@scripts/test.sh
 
-lint:            ## formatting, clippy, licences and advisories
+lint:            ## formatting, clippy, shellcheck, licences and advisories
 	@scripts/lint.sh
 
 fuzz:            ## coverage-guided fuzzing: TIME=60 seconds for each target, TARGET="a b"
