@@ -70,6 +70,7 @@ fn closed_files_odd_signals_and_no_folder_do_not_matter() {
     for words in [
         "exec <&- >&-",
         "trap '' HUP INT TERM PIPE CHLD USR1",
+        "set -- env --block-signal=TERM,INT,HUP,CHLD \"$@\"",
         "d=$(mktemp -d); cd \"$d\"; rmdir \"$d\"",
         "LC_ALL=xx_YY.garbage; LANG=$(printf '\\377'); TZ=:/nowhere; export LC_ALL LANG TZ",
     ] {
