@@ -93,7 +93,7 @@ fn put_aside(containers: &Path) {
     let moved = fs::rename(containers, &aside).and_then(|()| fs::create_dir(containers));
     match moved {
         Ok(()) => {
-            tracing::error!(to = %aside.display(), "the database is new, files of old containers are put aside")
+            tracing::error!(to = %aside.display(), "the database is new, files of old containers are put aside");
         }
         Err(error) => tracing::error!(%error, "cannot put the files of old containers aside"),
     }

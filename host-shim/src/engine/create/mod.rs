@@ -75,7 +75,7 @@ impl Engine {
         let (templates, made) = (self.home.templates(), dir.clone());
         let disk = tokio::task::spawn_blocking(move || make_disk(&templates, &made)).await;
         let disk = disk.map_err(|error| Error::system("the task that makes disks was lost").because(error));
-        if let Err(error) = disk.flatten() {
+        if let Err(error) = disk.and_then(|made| made) {
             remove_dir(&dir);
             return Err(error);
         }
