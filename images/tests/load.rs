@@ -119,6 +119,106 @@ async fn oci_layouts() {
     }
 }
 
+/// SPEC I6
+#[tokio::test]
+async fn archives_that_lie_or_swell() {
+    let image = image();
+    let config = |name: &str, layers: &[&str]| serde_json::json!({"Config": name, "Layers": layers});
+    let with = |manifest: &serde_json::Value, links: &[(&str, &str)]| {
+        let manifest = manifest.to_string();
+        let files =
+            [("c", &image.config[..]), ("l", &image.layers[0].0), ("manifest.json", manifest.as_bytes())];
+        archive(&files, links)
+    };
+    let good = config("c", &["l", "l"]);
+    let large = vec![b' '; 3 << 20];
+    let many = serde_json::json!(vec![config("large", &[]); 500]).to_string();
+    let tags: Vec<_> = (0..2000).map(|n| format!("x:{n}")).collect();
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::GNULongName);
+    header.set_size(1 << 40);
+    header.set_cksum();
+    let index =
+        |entry: &serde_json::Value| serde_json::json!({"schemaVersion": 2, "manifests": [entry]}).to_string();
+    let descriptor = |digest: &str, size: usize| serde_json::json!({"mediaType": OCI_MANIFEST, "digest": digest, "size": size});
+    let path = format!("blobs/sha256/{}", digest(&image.manifest).trim_start_matches("sha256:"));
+    let named = |digest: &str| index(&descriptor(digest, image.manifest.len()));
+    for (what, bytes, text) in [
+        ("no such configuration", with(&serde_json::json!([config("x", &[])]), &[]), "lacks the file"),
+        ("no such layer", with(&serde_json::json!([config("c", &["l", "m"])]), &[]), "lacks the file"),
+        (
+            "too few layers",
+            with(&serde_json::json!([config("c", &["l"])]), &[]),
+            "don't match image configuration",
+        ),
+        ("a loop", with(&serde_json::json!([config("a", &[])]), &[("a", "b"), ("b", "a")]), "do not end"),
+        ("an absolute link", with(&serde_json::json!([good]), &[("a", "/etc/passwd")]), "leads out"),
+        ("absolute", with(&serde_json::json!([config("/etc/passwd", &[])]), &[]), "leads out"),
+        (
+            "configurations without end",
+            archive(&[("large", &large), ("manifest.json", many.as_bytes())], &[]),
+            "exceed 67108864 bytes",
+        ),
+        ("2000 images", with(&serde_json::json!(vec![config("c", &[]); 2000]), &[]), "more than 1000 images"),
+        (
+            "2000 names",
+            with(&serde_json::json!([{"Config": "c", "RepoTags": tags}]), &[]),
+            "more than 1000 names",
+        ),
+        ("a name of a terabyte", header.as_bytes().to_vec(), "larger than 1 MiB"),
+        ("names of a kilometre", archive(&[(&"n/".repeat(3000), b"")], &[]), "longer than 4096 bytes"),
+        ("only version 1", archive(&[("repositories", b"{}")], &[]), "version 1 format is not supported"),
+        ("nothing known", archive(&[("hello", b"{}")], &[]), "neither manifest.json"),
+        (
+            "a missing blob",
+            archive(&[("index.json", named(&digest(b"x")).as_bytes())], &[]),
+            "lacks the file",
+        ),
+        (
+            "a digest that is a path",
+            archive(&[("index.json", named("sha256:../../../etc/passwd").as_bytes())], &[]),
+            "invalid or unsupported digest",
+        ),
+        (
+            "another content than its digest",
+            archive(&[(&path, b"{}"), ("index.json", named(&digest(&image.manifest)).as_bytes())], &[]),
+            "does not have this digest",
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        let error = load(&store, &bytes).await.map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(text), "{what}: {error}");
+        assert!(store.list().unwrap().is_empty(), "{what}");
+        assert_eq!((files(&dir.path().join("disks")), files(&dir.path().join("tmp"))), (0, 0), "{what}");
+    }
+    // Of two files of one name the last counts; one file may be several layers, and is taken once.
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let manifest = serde_json::json!([good]).to_string();
+    let twice = archive(
+        &[
+            ("c", b"no configuration"),
+            ("manifest.json", b"[]"),
+            ("c", &image.config),
+            ("l", &image.layers[0].0),
+            ("manifest.json", manifest.as_bytes()),
+        ],
+        &[],
+    );
+    assert_eq!(load(&store, &twice).await.unwrap(), [Loaded::Id(image.id())]);
+    // What an archive may have at most, packed or not.
+    let mut options = options(dir.path());
+    options.max_image = 20_000;
+    drop(store);
+    let store = ImageStore::open(options).unwrap();
+    for bytes in [vec![0; 30_000], gzip(&vec![0; 30_000])] {
+        let error = load(&store, &bytes).await.unwrap_err().to_string();
+        assert!(error.contains("larger than the 20000 bytes"), "{error}");
+    }
+    assert_eq!(files(&dir.path().join("tmp")), 0);
+}
+
 #[tokio::test]
 async fn hostile_archives_are_refused_and_leave_nothing() {
     let image = image();

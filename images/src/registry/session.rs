@@ -107,7 +107,12 @@ impl Session {
 
     /// The answer with a blob, from byte `from` on if the server can.
     pub(super) async fn blob(&self, digest: &Digest, from: u64) -> Result<Response, Failure> {
-        self.get(&self.blob_url(digest), "*/*", from).await
+        let (url, deadline) = (self.blob_url(digest), self.timeouts.request);
+        // With the token it may need first.
+        tokio::time::timeout(deadline, self.get(&url, "*/*", from)).await.map_err(|_| {
+            let why = format!("no answer after {} s", deadline.as_secs_f32());
+            Failure::Transport { url: url.clone(), why, timeout: true }
+        })?
     }
 
     /// Names a blob at this registry: one registry's slow download is nothing for another's pull to wait for.
@@ -123,7 +128,7 @@ impl Session {
         format!("{}/v2/{}/{kind}/{name}", self.base, self.repository)
     }
 
-    /// An authorised request; a refused token is replaced once.
+    /// An authorised request; a refused token is replaced once. The caller has the deadline.
     async fn get(&self, url: &str, accept: &str, from: u64) -> Result<Response, Failure> {
         let (mut fresh, mut again) = (false, false);
         loop {
@@ -134,11 +139,7 @@ impl Session {
             if let Some(authorization) = self.authorization(fresh).await? {
                 request = request.header(header::AUTHORIZATION, authorization);
             }
-            let sent = tokio::time::timeout(self.timeouts.request, request.send()).await.map_err(|_| {
-                let why = format!("no answer after {} s", self.timeouts.request.as_secs_f32());
-                Failure::Transport { url: url.to_owned(), why, timeout: true }
-            })?;
-            let response = match sent.map_err(|e| Failure::transport(url, &e)) {
+            let response = match request.send().await.map_err(|e| Failure::transport(url, &e)) {
                 Ok(response) => response,
                 // The registry closed an idle connection just when we took it.
                 Err(Failure::Transport { timeout: false, .. }) if !again => {
