@@ -5,6 +5,7 @@ mod devices;
 pub(crate) mod disks;
 pub(crate) mod registry;
 mod rootfs;
+mod spare;
 mod specification;
 
 use std::{

@@ -20,7 +20,10 @@ use std::{
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use proto::sandbox::{ManagedFile, PrepareRequest};
 
-use super::disks::{self, DiskError};
+use super::{
+    disks::{self, DiskError},
+    spare,
+};
 use crate::{log, sys::inroot};
 
 /// Folder of all containers.
@@ -112,18 +115,30 @@ impl Root {
         {
             self.layers.start = opaque;
         }
-        for folder in ["rw/upper", "rw/work", "l/empty"] {
-            fs::create_dir_all(self.base.join(folder)).map_err(at(folder))?;
-        }
+        let rw = self.base.join("rw");
+        let folders = || {
+            ["rw/upper", "rw/work", "l/empty"].iter().try_for_each(|f| fs::create_dir_all(self.base.join(f)))
+        };
+        folders().map_err(at("folders of the overlay"))?;
         // The first of lowerdir is the topmost.
         let mut lower: Vec<String> = self.lowers().iter().rev().map(|l| l.display().to_string()).collect();
         if lower.is_empty() {
             lower.push(self.base.join("l/empty").display().to_string());
         }
-        let rw = self.base.join("rw");
         let options =
             format!("lowerdir={},upperdir={1}/upper,workdir={1}/work", lower.join(":"), rw.display());
-        self.mount(Path::new("overlay"), "root", "overlay", MsFlags::empty(), &options)?;
+        let overlay = || self.mount(Path::new("overlay"), "root", "overlay", MsFlags::empty(), &options);
+        match overlay() {
+            Err(RootError::Io(_, error))
+                if error.raw_os_error() == Some(libc::ENOSPC) && spare::release(&rw) =>
+            {
+                overlay()?;
+            }
+            result => result?,
+        }
+        if self.writable.is_some() {
+            spare::keep(&rw);
+        }
         let size = if request.shm_size == 0 { SHM_SIZE } else { request.shm_size };
         let secure = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV;
         self.mount(Path::new("shm"), "shm", "tmpfs", secure, &format!("mode=1777,size={size}"))?;

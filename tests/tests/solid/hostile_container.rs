@@ -25,7 +25,8 @@ struct World {
 }
 
 static WORLD: LazyLock<World> = LazyLock::new(|| {
-    let daemon = fresh(&json!({}));
+    // Little memory, so that it is soon taken.
+    let daemon = fresh(&json!({ "defaultMemory": "512m" }));
     saboteur::load(&daemon).unwrap();
     let bystander = name("bystander");
     daemon.docker().run(&["run", "-d", "--name", &bystander, "busybox", "sleep", "3600"]).ok();
@@ -258,7 +259,7 @@ fn lookups_of_users_end() {
         let out = docker().run(&["exec", "-u", "nobody-here", &container.0, "true"]);
         let said = out.stdout + &out.stderr;
         assert!(out.code != 0 && said.contains("unable to find user"), "{trap}: {said}");
-        docker().run(&["exec", "-u", "1000:1000", &container.0, "id", "-u"]).ok();
+        docker().run(&["exec", "-u", "1000:1000", &container.0, "true"]).ok();
         docker().run(&["top", &container.0]).ok();
         assert!(started.elapsed() < VICTIM, "{trap}: {:?}", started.elapsed());
     }
