@@ -105,6 +105,9 @@ fn write(mut log: LogWriter, mut jobs: mpsc::Receiver<Job>) {
         // Nobody waits for a disk that was stuck.
         let _ = done.send(());
     }
+    // A VM that was lost has said all it had to say.
+    log.finish(LogStream::Stdout);
+    log.finish(LogStream::Stderr);
 }
 
 #[cfg(test)]
