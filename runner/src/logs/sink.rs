@@ -116,6 +116,25 @@ mod tests {
 
     use super::*;
 
+    #[tokio::test]
+    async fn an_unfinished_line_is_logged_when_nobody_finishes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.log");
+        let mut sink = LogSink::start(LogWriter::open(&path, 0, 1).unwrap()).unwrap();
+        sink.write(LogStream::Stderr, Bytes::from_static(b"whole\nhalf")).await;
+        drop(sink);
+        let text = async {
+            loop {
+                let text = std::fs::read_to_string(&path).unwrap();
+                if text.contains("\"half\"") {
+                    return text;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        assert!(timeout(PATIENCE * 4, text).await.unwrap().contains("whole\\n"));
+    }
+
     /// SPEC V10
     #[tokio::test]
     async fn a_stuck_disk_holds_up_nobody_for_long_and_what_is_left_out_is_told() {
