@@ -3,11 +3,12 @@
 use std::{fmt, fs::OpenOptions, os::unix::net::UnixStream, path::Path, process::ExitCode};
 
 use super::{
-    CliResult,
+    CliResult, client,
     lock::{Owner, owner, pid_text},
     output::say,
 };
 use crate::{
+    api::status::Status,
     config::{Config, Lookup, Machine, Qemu, find_initramfs, find_kernel, find_program},
     home::{Home, advice},
 };
@@ -78,6 +79,7 @@ pub(super) fn run() -> CliResult {
     checks.push(folder(&home));
     checks.push(space(home.root()));
     checks.push(socket(&config, &home));
+    checks.extend(containers(&home));
     checks.push(qemu());
     checks.push(lookup("kernel", &find_kernel(&config, &home)));
     checks.push(lookup("initramfs", &find_initramfs(&config, &home)));
@@ -164,6 +166,20 @@ fn socket(config: &Config, home: &Home) -> Check {
             "set socketPath in config.json",
         ),
     }
+}
+
+/// Containers that the living daemon does not serve; `None` when all are, or nobody can tell.
+fn containers(home: &Home) -> Option<Check> {
+    let Ok(Owner::Daemon(told)) = owner(home) else { return None };
+    let text = client::get(&told.socket?, "/_arca/status").ok()?;
+    let status: Status = serde_json::from_str(&text).ok()?;
+    let first = status.unserved.first()?;
+    let found = format!("{} not served; {}: {}", status.unserved.len(), first.id, first.why);
+    let remedy = format!(
+        "see `arca daemon status`; files are kept, to give them up remove {} and restart the daemon",
+        first.files
+    );
+    Some(Check::warn("containers", found, remedy))
 }
 
 fn qemu() -> Check {
