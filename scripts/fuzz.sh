@@ -34,6 +34,8 @@ targets=("$@")
 scratch=$(mktemp -d -p "$([[ -w /dev/shm ]] && echo /dev/shm || echo /tmp)" arca-fuzz.XXXXXX)
 trap 'rm -rf "$scratch"' EXIT
 mkdir -p "$dir/findings"
+# Rust's own main does this for every program of ours; libFuzzer has another.
+trap '' PIPE
 failed=()
 for target in "${targets[@]}"; do
   corpus=$dir/corpus/$target log=$dir/$target.log

@@ -48,6 +48,8 @@ pub struct Target {
     pub seeds: fn() -> Vec<Vec<u8>>,
     /// Words that mutations insert.
     pub words: &'static [&'static str],
+    /// Inputs are JSON behind so many bytes.
+    pub json: Option<usize>,
     /// Makes checksums right again, so that a mutation is looked at.
     pub repair: Option<fn(&mut Vec<u8>)>,
 }

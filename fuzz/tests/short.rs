@@ -1,4 +1,4 @@
-//! Every target takes its seeds and some hundred mutations of them, the same ones each time.
+//! Every target takes its seeds and a thousand mutations of them, the same ones each time.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ fn no_target_finds_anything_in_a_moment() {
     let program = Path::new(env!("CARGO_BIN_EXE_fuzz"));
     let mut findings = Vec::new();
     for target in ALL {
-        if let Err(finding) = run(program, target, Budget::Inputs(200), 1).unwrap() {
+        if let Err(finding) = run(program, target, Budget::Inputs(1000), 1).unwrap() {
             findings.push((target.name, finding));
         }
     }

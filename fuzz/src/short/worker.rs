@@ -80,10 +80,7 @@ pub fn work(target: &Target, budget: Budget, seed: u64) -> Report {
         let Some(base) = random.one(from).or_else(|| random.one(&seeds)) else { break };
         let mut input = base.clone();
         let other = random.one(&seeds).map_or(&[][..], Vec::as_slice);
-        mutate(&mut random, &mut input, other, target.words);
-        if let Some(repair) = target.repair {
-            repair(&mut input);
-        }
+        mutate(&mut random, &mut input, other, target);
         if feeder.feed(&input) > Reach::Refused {
             if pool.len() < POOL {
                 pool.push(input);

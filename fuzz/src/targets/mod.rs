@@ -28,16 +28,17 @@ mod vsock;
 
 /// Builds the list from module names.
 macro_rules! targets {
-    ($($module:ident $(words $words:expr)? $(, repair $repair:expr)?;)*) => {
+    ($($module:ident $(words $words:expr)? $(, json $json:expr)? $(, repair $repair:expr)?;)*) => {
         /// All targets.
-        pub const ALL: &[Target] = &[$(targets!(@one $module ($($words)?) ($($repair)?))),*];
+        pub const ALL: &[Target] = &[$(targets!(@one $module ($($words)?) ($($json)?) ($($repair)?))),*];
     };
-    (@one $module:ident ($($words:expr)?) ($($repair:expr)?)) => {
+    (@one $module:ident ($($words:expr)?) ($($json:expr)?) ($($repair:expr)?)) => {
         Target {
             name: stringify!($module),
             run: $module::target,
             seeds: $module::seeds,
             words: targets!(@or $($words)?),
+            json: targets!(@some $($json)?),
             repair: targets!(@some $($repair)?),
         }
     };
@@ -51,24 +52,24 @@ targets! {
     account words account::WORDS;
     archive words archive::WORDS, repair crate::targets::layer::repair;
     compressed;
-    config_json words config_json::WORDS;
+    config_json words config_json::WORDS, json 0;
     first_line words &["CONNECT ", "\r\n"];
     frame;
     guest_answer;
-    http_body words http_body::WORDS;
+    http_body words http_body::WORDS, json 1;
     http_query words http_query::WORDS;
-    image_config words image_config::WORDS;
+    image_config words image_config::WORDS, json 0;
     layer words layer::WORDS, repair layer::repair;
     log_file words &["{\"log\":\"", "\",\"stream\":\"stdout\",\"time\":\"2026-01-02T03:04:05.000000006Z\"}\n", "\\u", "\n"];
-    manifest words manifest::WORDS;
+    manifest words manifest::WORDS, json 0;
     message;
     process_output words &["\n", "\r\n"];
     process_table words &["\n", "max", " ", "usage_usec "];
     reference words &["docker.io/", "library/", ":", "@sha256:", "localhost", "..", "[::1]", "index."];
-    runner_file words runner_file::WORDS;
-    seccomp words seccomp::WORDS;
+    runner_file words runner_file::WORDS, json 1;
+    seccomp words seccomp::WORDS, json 1;
     stdio;
-    store_record words store_record::WORDS;
+    store_record words store_record::WORDS, json 0;
     unpack words layer::WORDS, repair layer::repair;
     vsock;
 }

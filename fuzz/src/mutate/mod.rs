@@ -1,6 +1,8 @@
 //! Mutations of an input: those of every fuzzer, and words of the format.
 
-use crate::random::Random;
+mod json;
+
+use crate::{Target, random::Random};
 
 /// No input grows beyond this: long inputs cost time and find little.
 pub const MAX_INPUT: usize = 64 << 10;
@@ -33,14 +35,27 @@ const TEXT_NUMBERS: &[&str] = &[
     "0.5",
 ];
 
-/// Changes `input` in one to some places. `other` is another input to take pieces from.
-pub fn mutate(random: &mut Random, input: &mut Vec<u8>, other: &[u8], words: &[&str]) {
+/// Changes `input`, an input of `target`, in one to some places. `other` is another one to take pieces from.
+pub fn mutate(random: &mut Random, input: &mut Vec<u8>, other: &[u8], target: &Target) {
+    let done = match target.json {
+        Some(skip) => random.below(3) > 0 && json::mutate(random, input, other, skip),
+        None => false,
+    };
+    if !done {
+        bytes(random, input, other, target.words);
+    }
+    input.truncate(MAX_INPUT);
+    if let Some(repair) = target.repair {
+        repair(input);
+    }
+}
+
+fn bytes(random: &mut Random, input: &mut Vec<u8>, other: &[u8], words: &[&str]) {
     // Mostly few changes: what is far from well-formed does not get far.
     let changes = 1 + random.length(4);
     for _ in 0..changes {
         change(random, input, other, words);
     }
-    input.truncate(MAX_INPUT);
 }
 
 fn change(random: &mut Random, input: &mut Vec<u8>, other: &[u8], words: &[&str]) {
@@ -145,8 +160,8 @@ mod tests {
             for start in [&b""[..], b"x", b"GET /containers/json?all=1 HTTP/1.1"] {
                 let mut input = start.to_vec();
                 for _ in 0..2000 {
-                    mutate(&mut random, &mut input, b"other", &["word"]);
-                    assert!(input.len() <= MAX_INPUT);
+                    bytes(&mut random, &mut input, b"other", &["word"]);
+
                     all.push(input.clone());
                     if input.len() > 4000 {
                         input = start.to_vec();
