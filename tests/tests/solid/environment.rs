@@ -3,6 +3,7 @@
 pub(crate) mod boot;
 mod daemons;
 mod disk;
+mod homes;
 mod inherited;
 mod programs;
 
