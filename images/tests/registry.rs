@@ -346,7 +346,9 @@ async fn credentials_stay_at_the_registry() {
         if asked.path.starts_with("/token") {
             return answer("200 OK", "", br#"{"token":"theirs"}"#);
         }
-        answer("401 Unauthorized", "WWW-Authenticate: Basic realm=\"x\"\r\n", b"{}")
+        let own = asked.header("host").unwrap_or_default();
+        let challenge = format!("WWW-Authenticate: Bearer realm=\"http://{own}/token\"\r\n");
+        answer("401 Unauthorized", &challenge, b"{}")
     })
     .await;
     let (image, host) = (image(), elsewhere.host.clone());
