@@ -174,7 +174,7 @@ impl Connection {
         loop {
             tokio::time::sleep(CHECK).await;
             let ready = self.stream.ready(Interest::WRITABLE).now_or_never();
-            let gone = ready.is_some_and(|r| r.map_or(true, |ready| ready.is_write_closed()));
+            let gone = ready.is_some_and(|r| r.map_or(true, tokio::io::Ready::is_write_closed));
             if gone && !matches!(*lock(&self.phase), Phase::Idle(_)) {
                 return;
             }

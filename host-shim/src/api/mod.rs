@@ -38,10 +38,10 @@ mod info;
 mod networks;
 #[cfg(test)]
 mod routes;
-mod stubs;
-mod system;
 #[cfg(test)]
 mod slow;
+mod stubs;
+mod system;
 #[cfg(test)]
 mod tests;
 mod volumes;
@@ -67,9 +67,15 @@ pub fn router(engine: Arc<Engine>) -> Router {
         .with_state(engine)
 }
 
+#[allow(clippy::result_large_err, reason = "the answer is sent as it is")]
+fn prepare(request: &mut Request<Body>) -> Result<(), Response> {
+    protocol::settle(request)?;
+    version::strip(request)
+}
+
 /// Answers one request: version prefix, route, the headers that every answer of dockerd carries.
 pub async fn answer(router: Router, mut request: Request<Body>) -> Response {
-    let mut response = match protocol::settle(&mut request).and_then(|()| version::strip(&mut request)) {
+    let mut response = match prepare(&mut request) {
         Ok(()) if stray_head(&request) => page_not_found(),
         Ok(()) => match router.oneshot(request).await {
             Ok(response) => response,

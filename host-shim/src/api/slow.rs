@@ -150,11 +150,15 @@ async fn without_an_idle_one_the_new_one_is_refused_until_somebody_does_not_read
 #[tokio::test]
 async fn attached_clients_leave_room_for_others() {
     let daemon = Daemon::start(Limits { sessions: 0, ..limits() }).await;
-    let attach = "POST /containers/x/attach HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+    let attach =
+        "POST /containers/x/attach HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
     let mut stream = sent(&daemon, attach).await;
     stream.shutdown().await.unwrap();
     let answer = rest(&mut stream).await;
-    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("too many clients are attached"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 503") && answer.contains("too many clients are attached"),
+        "{answer}"
+    );
     assert_eq!(daemon.call("GET", "/containers/json").await.0, StatusCode::OK);
 }
 

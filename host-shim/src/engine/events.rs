@@ -207,29 +207,27 @@ impl Events {
             Instant::now() + Duration::from_nanos(left)
         });
         let live = stream::unfold(live, move |mut live| async move {
-            loop {
-                let end = async {
-                    match deadline {
-                        Some(deadline) => sleep_until(deadline).await,
-                        None => std::future::pending().await,
-                    }
-                };
-                // In this order: what was published before the deadline is told, however late it is asked for.
-                let received = tokio::select! {
-                    biased;
-                    received = live.recv() => received,
-                    () = end => return None,
-                };
-                match received {
-                    Ok(event) if until.is_some_and(|until| event.time > until) => return None,
-                    Ok(event) => return Some((event, live)),
-                    Err(broadcast::error::RecvError::Lagged(lost)) => {
-                        // An end is seen, a gap is not.
-                        tracing::warn!(lost, "a client of /events that does not read is cut");
-                        return None;
-                    }
-                    Err(broadcast::error::RecvError::Closed) => return None,
+            let end = async {
+                match deadline {
+                    Some(deadline) => sleep_until(deadline).await,
+                    None => std::future::pending().await,
                 }
+            };
+            // In this order: what was published before the deadline is told, however late it is asked for.
+            let received = tokio::select! {
+                biased;
+                received = live.recv() => received,
+                () = end => return None,
+            };
+            match received {
+                Ok(event) if until.is_some_and(|until| event.time > until) => None,
+                Ok(event) => Some((event, live)),
+                Err(broadcast::error::RecvError::Lagged(lost)) => {
+                    // An end is seen, a gap is not.
+                    tracing::warn!(lost, "a client of /events that does not read is cut");
+                    None
+                }
+                Err(broadcast::error::RecvError::Closed) => None,
             }
         });
         stream::iter(past).chain(live).filter(move |event| std::future::ready(event.matches(&filters)))

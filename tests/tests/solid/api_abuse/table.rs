@@ -85,6 +85,43 @@ fn message(answer: &Answer) -> String {
     text.unwrap_or(body).trim().to_owned()
 }
 
+/// SPEC A4
+#[test]
+fn nothing_is_smuggled_behind_an_ambiguous_request() {
+    let socket = PathBuf::from(shared().docker().socket());
+    let post = "POST /v1.51/containers/create HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\n";
+    let get = "GET /v1.51/info HTTP/1.1\r\n";
+    for (request, status) in [
+        (format!("{post}Content-Length: 2\r\nContent-Length: 3\r\n\r\n{{}}"), 400),
+        (format!("{post}Content-Length: 2, 3\r\n\r\n{{}}"), 400),
+        (format!("{post}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"), 501),
+        (format!("{post}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 501),
+        (format!("{post}Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n"), 400),
+        (format!("{post}Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n"), 400),
+        (format!("{get}Host: a\r\nHost: b\r\n\r\n"), 400),
+        (format!("{get}\r\n"), 400),
+        (format!("{get}Host: a/b\r\n\r\n"), 400),
+    ] {
+        let mut stream = raw::connect(&socket);
+        let smuggled = format!("{request}GET /_ping HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n");
+        std::io::Write::write_all(&mut stream, smuggled.as_bytes()).unwrap();
+        let answer = raw::read(&mut stream);
+        assert_eq!(answer.status, status, "{request:?}: {}", answer.text);
+        assert_eq!(answer.text.matches("HTTP/1.").count(), 1, "{request:?}: {}", answer.text);
+    }
+    // Both at once are chunked to everybody (RFC 9112 6.3), and nothing more on that connection.
+    let both =
+        format!("{post}Content-Length: 60\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n");
+    let mut stream = raw::connect(&socket);
+    std::io::Write::write_all(
+        &mut stream,
+        format!("{both}GET /_ping HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n").as_bytes(),
+    )
+    .unwrap();
+    let answer = raw::read(&mut stream);
+    assert!(answer.text.contains("config cannot be empty"), "{}", answer.text);
+}
+
 /// SPEC A1, A2, A4
 #[test]
 fn malformed_requests_are_answered_as_dockerd_does() {
