@@ -53,18 +53,22 @@ pub(crate) fn specification(spec_path: &Path) -> Result<VmSpec, Error> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let spec = VmSpec::read(spec_path)?;
     spec.check()?;
+    // Before a folder is made anew that the next daemon has removed, and again with the lock held.
+    refuse_orphans()?;
     for folder in [&spec.run_dir, &spec.state_dir] {
         std::fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
     }
     Ok(spec)
 }
 
+fn refuse_orphans() -> Result<(), Error> {
+    if is_orphan() { Err(Error::Lost("the daemon that wanted it has ended".into())) } else { Ok(()) }
+}
+
 /// Takes the lock, clears what an earlier run left and takes room for what this one will have to write.
 pub(crate) fn prepare(spec: &VmSpec) -> Result<Lock, Error> {
     let lock = Lock::take(&spec.run_dir, &spec.vm_id)?;
-    if is_orphan() {
-        return Err(Error::Lost("the daemon that wanted it has ended".into()));
-    }
+    refuse_orphans()?;
     exit::clear_exit(&spec.state_dir)?;
     exit::reserve(&spec.state_dir)?;
     limits();

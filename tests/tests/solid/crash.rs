@@ -227,6 +227,26 @@ fn a_hung_runner_does_not_keep_the_api_from_coming_up() {
     strays::assert_none(&daemon, SOON);
 }
 
+/// SPEC D2
+#[test]
+fn a_runner_that_comes_up_after_its_daemon_was_killed_ends() {
+    let daemon = fresh(&json!({}));
+    let id = docker(&daemon, "run -d busybox true");
+    docker(&daemon, &format!("wait {id}"));
+    let exit = fs::read(exit_record(&daemon, &id)).unwrap();
+    let spec = daemon.home().join("containers").join(&id).join("vm.json");
+    // Its launcher is not its parent: as if that had been killed meanwhile.
+    let mut late = Command::new(tests::cache::arca());
+    late.args(["runner", "--spec"]).arg(&spec).env("ARCA_LAUNCHER", "1");
+    let ended = tests::docker::finish(late, Vec::new(), Duration::from_secs(30)).unwrap();
+    assert_ne!(ended.code, 0);
+    assert_eq!(fs::read(exit_record(&daemon, &id)).unwrap(), exit);
+    strays::assert_none(&daemon, SOON);
+    docker(&daemon, &format!("start {id}"));
+    docker(&daemon, &format!("rm -f {id}"));
+    strays::assert_none(&daemon, SOON);
+}
+
 fn runner_pid(daemon: &Daemon, id: &str) -> u32 {
     let lock = fs::read(daemon.home().join("run").join(&id[..12]).join("runner.lock")).unwrap();
     let owner: Value = serde_json::from_slice(&lock).unwrap();
@@ -268,6 +288,8 @@ fn a_damaged_record_harms_nobody_else_and_loses_nothing() {
     assert_eq!(docker(&daemon, "exec well echo well"), "well");
     let status = daemon.arca(&["daemon", "status"]).unwrap().stdout;
     assert!(status.contains(&damaged[..12]) && status.contains("damaged"), "{status}");
+    let doctor = daemon.try_arca(&["doctor"]).unwrap().stdout;
+    assert!(doctor.contains("1 not served") && doctor.contains(&damaged), "{doctor}");
     let disk = daemon.home().join("containers").join(&damaged).join("disk.img");
     assert!(disk.is_file());
     // The VM that no record names has gone, with its files.
