@@ -104,7 +104,16 @@ impl Engine {
             Err(error) => {
                 handle.kill().await;
                 handle.sweep();
-                let why = handle.killed().unwrap_or(&error.message);
+                let cut = error
+                    .source
+                    .as_ref()
+                    .and_then(|source| source.downcast_ref::<Status>())
+                    .is_some_and(is_lost);
+                let why = match handle.killed() {
+                    Some(why) => why,
+                    None if cut => "its runner ended (was it killed? see runner.log)",
+                    None => &error.message,
+                };
                 Err(Error::system(format!("boot the VM: {why}")).because(error))
             }
         }

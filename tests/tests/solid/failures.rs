@@ -205,7 +205,7 @@ fn what_happens_while_booting_is_an_error_of_the_start_with_a_reason() {
     let daemon = fresh(&json!({ "bootTimeout": "40s" }));
     let cases = [
         ("QEMU", "KILL", "QEMU: signal: 9 (SIGKILL) while booting", KILLED),
-        ("runner", "KILL", "the VM went away", KILLED),
+        ("runner", "KILL", "its runner ended", KILLED),
         ("QEMU", "STOP", "no answer of the guest within 40s", STOPPED),
         ("runner", "STOP", "its runner did not answer for 30s", STOPPED),
     ];
