@@ -51,7 +51,7 @@ pub struct Target {
     /// Inputs are JSON behind so many bytes.
     pub json: Option<usize>,
     /// Makes checksums right again, so that a mutation is looked at.
-    pub repair: Option<fn(&mut Vec<u8>)>,
+    pub repair: Option<fn(&mut [u8])>,
 }
 
 impl Target {

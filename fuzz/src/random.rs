@@ -13,7 +13,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -23,7 +23,7 @@ impl Random {
     /// A number below `n`; 0 for 0.
     pub fn below(&mut self, n: usize) -> usize {
         let n = n as u64;
-        usize::try_from((self.next() >> 11).checked_rem(n).unwrap_or(0)).unwrap_or(0)
+        usize::try_from((self.number() >> 11).checked_rem(n).unwrap_or(0)).unwrap_or(0)
     }
 
     /// A length below two to the power of `bits`; short ones are as likely as long ones.
@@ -39,6 +39,6 @@ impl Random {
 
     /// A byte.
     pub fn byte(&mut self) -> u8 {
-        self.next().to_be_bytes()[0]
+        self.number().to_be_bytes()[0]
     }
 }

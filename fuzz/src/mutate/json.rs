@@ -82,7 +82,7 @@ fn scalar(random: &mut Random, other: &Value) -> Value {
         4 => json!(u64::MAX),
         5 => json!(i64::MIN),
         6 => json!(1.5e300),
-        7 => json!(random.next() >> random.below(64)),
+        7 => json!(random.number() >> random.below(64)),
         8 => json!(""),
         9 => json!("x".repeat(1 + random.length(10))),
         10 => json!("-1"),

@@ -121,7 +121,7 @@ fn number(random: &mut Random, input: &mut [u8], at: usize) {
         for (to, from) in all.iter_mut().zip(place.iter()) {
             *to = *from;
         }
-        u64::from_le_bytes(all).wrapping_add(random.next() % 17).wrapping_sub(8)
+        u64::from_le_bytes(all).wrapping_add(random.number() % 17).wrapping_sub(8)
     };
     let bytes = if big { value.to_be_bytes() } else { value.to_le_bytes() };
     let from = if big { &bytes[8 - width..] } else { &bytes[..width] };

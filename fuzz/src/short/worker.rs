@@ -116,7 +116,9 @@ impl<'a> Feeder<'a> {
                 let began = watched.load(Ordering::Relaxed);
                 if milliseconds(start.elapsed()).saturating_sub(began) > milliseconds(PATIENCE) {
                     eprintln!("{name}: an input takes longer than {PATIENCE:?}");
-                    process::abort();
+                    // The main thread is the one that hangs.
+                    #[allow(clippy::exit, reason = "the parent learns of the finding by it")]
+                    process::exit(3);
                 }
             }
         });

@@ -93,7 +93,7 @@ fn read(file: &mut File, bytes: &mut Vec<u8>) -> bool {
 /// The other implementation's word, where it is installed.
 fn check(file: &File) {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    if COUNT.fetch_add(1, Ordering::Relaxed) % FSCK != 0 {
+    if !COUNT.fetch_add(1, Ordering::Relaxed).is_multiple_of(FSCK) {
         return;
     }
     let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
@@ -103,7 +103,7 @@ fn check(file: &File) {
 }
 
 /// Makes the checksum of every header right.
-pub(crate) fn repair(data: &mut Vec<u8>) {
+pub(crate) fn repair(data: &mut [u8]) {
     // Behind the choice that `target` takes first.
     for block in data.get_mut(1..).unwrap_or_default().chunks_exact_mut(512) {
         if block.get(257..262) == Some(b"ustar") {
@@ -118,7 +118,7 @@ pub(crate) fn repair(data: &mut Vec<u8>) {
 pub(super) fn entry(out: &mut Vec<u8>, kind: EntryType, name: &str, link: &str, data: &[u8]) {
     let mut header = Header::new_gnu();
     let put = |field: &mut [u8; 100], text: &str| {
-        field.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from)
+        field.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from);
     };
     put(&mut header.as_old_mut().name, name);
     put(&mut header.as_old_mut().linkname, link);

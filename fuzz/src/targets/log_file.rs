@@ -31,8 +31,10 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     let log: String = (0..20)
         .map(|n| format!("{{\"log\":\"line {n}\\n\",\"stream\":\"stdout\",\"time\":\"2026-01-02T03:04:{n:02}.000000006Z\"}}\n"))
         .collect();
-    let damaged =
-        format!("{}\0\0\0{{\"log\":\"cut\n{log}{{\"log\":1}}\n{{\"log\":\"no newline\"", &log[..200]);
+    let damaged = format!(
+        "{}\0\0\0{{\"log\":\"cut\n{log}{{\"log\":1}}\n{{\"log\":\"no newline\"",
+        log.get(..200).unwrap_or_default()
+    );
     [0, 0x29, 2, 4]
         .iter()
         .flat_map(|how| [[&[*how], log.as_bytes()].concat(), [&[*how], damaged.as_bytes()].concat()])

@@ -87,6 +87,7 @@ fn line(data: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// A runtime for targets of asynchronous functions, one for each thread.
+#[allow(clippy::panic, reason = "a target without a runtime is of no use")]
 fn runtime() -> std::rc::Rc<tokio::runtime::Runtime> {
     thread_local! {
         static RUNTIME: std::rc::Rc<tokio::runtime::Runtime> = std::rc::Rc::new(

@@ -21,7 +21,7 @@ pub(super) fn target(data: &[u8]) -> Reach {
         rest = behind;
     }
     let written = runner::fuzzing::log_output(&pieces, &log);
-    let query = Query { tail: (data.len() % 3 == 0).then_some(data.len() % 7), ..Query::default() };
+    let query = Query { tail: data.len().is_multiple_of(3).then_some(data.len() % 7), ..Query::default() };
     let (_sender, ended) = watch::channel(true);
     let entries: Vec<_> =
         super::runtime().block_on(async { read(log, query.clone(), ended).collect().await });
