@@ -22,6 +22,8 @@ use tokio::{
 
 /// Pause between two tries to go on.
 const RETRY: Duration = Duration::from_secs(1);
+/// Pauses without another stop after which the VM has room again: each try lets it run for a moment.
+const CALM: u32 = 2;
 /// Most bytes of one message; a guest that took over its QEMU could send more.
 const MOST: u64 = 64 << 10;
 
@@ -61,7 +63,8 @@ async fn serve(stream: tokio::net::UnixStream, waiting: &AtomicBool) -> io::Resu
     write.write_all(b"{\"execute\":\"qmp_capabilities\"}\n").await?;
     let mut tick = interval(RETRY);
     let mut line = Vec::new();
-    let mut told = false;
+    // Whether the VM stands still this moment, and for how many pauses it has not.
+    let (mut stopped, mut calm) = (false, 0);
     loop {
         tokio::select! {
             // Keeps what it read when the clock comes first.
@@ -73,34 +76,38 @@ async fn serve(stream: tokio::net::UnixStream, waiting: &AtomicBool) -> io::Resu
                     return Err(io::Error::other("a message without end"));
                 }
                 if line.last() == Some(&b'\n') {
-                    take(&line, waiting);
+                    stopped = take(&line, stopped);
                     line.clear();
                 }
-                if waiting.load(Ordering::Acquire) && !told {
-                    tracing::warn!("the host's disk is full: the VM waits until there is room");
-                    told = true;
+                if stopped {
+                    calm = 0;
+                    if !waiting.swap(true, Ordering::AcqRel) {
+                        tracing::warn!("the host's disk is full: the VM waits until there is room");
+                    }
                 }
             }
             _ = tick.tick() => {
-                if waiting.load(Ordering::Acquire) {
+                if stopped {
                     write.write_all(b"{\"execute\":\"cont\"}\n").await?;
-                } else if told {
-                    tracing::info!("the VM goes on");
-                    told = false;
+                } else if waiting.load(Ordering::Acquire) {
+                    calm += 1;
+                    if calm >= CALM {
+                        waiting.store(false, Ordering::Release);
+                        tracing::info!("the VM goes on");
+                    }
                 }
             }
         }
     }
 }
 
-fn take(line: &[u8], waiting: &AtomicBool) {
-    let Ok(message) = serde_json::from_slice::<Message>(line) else { return };
+/// Whether the VM stands still for want of room after this message.
+fn take(line: &[u8], stopped: bool) -> bool {
+    let Ok(message) = serde_json::from_slice::<Message>(line) else { return stopped };
     match message.event.as_str() {
-        "BLOCK_IO_ERROR" if message.data.nospace && message.data.action == "stop" => {
-            waiting.store(true, Ordering::Release);
-        }
-        "RESUME" => waiting.store(false, Ordering::Release),
-        _ => {}
+        "BLOCK_IO_ERROR" if message.data.nospace && message.data.action == "stop" => true,
+        "RESUME" => false,
+        _ => stopped,
     }
 }
 
@@ -126,10 +133,12 @@ mod tests {
             qemu.read_line(&mut line).await.unwrap();
             assert!(line.contains("\"cont\"") && waiting.load(Ordering::Acquire), "{line}");
             qemu.get_mut().write_all(b"{\"return\":{}}\r\n{\"event\":\"RESUME\"}\r\n").await.unwrap();
+            // A moment in which it runs proves nothing.
+            tokio::time::sleep(RETRY / 2).await;
+            assert!(waiting.load(Ordering::Acquire));
         }
-        while waiting.load(Ordering::Acquire) {
-            tokio::task::yield_now().await;
-        }
+        tokio::time::sleep(RETRY * (CALM + 1)).await;
+        assert!(!waiting.load(Ordering::Acquire));
         // Another error is the guest's business.
         let other = b"{\"event\":\"BLOCK_IO_ERROR\",\"data\":{\"action\":\"report\",\"nospace\":false}}\r\nnonsense\r\n";
         qemu.get_mut().write_all(other).await.unwrap();

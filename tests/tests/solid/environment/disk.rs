@@ -218,7 +218,8 @@ fn a_container_that_fills_the_hosts_disk_waits_until_there_is_room() {
     });
     // Longer than a silent guest is waited for.
     std::thread::sleep(Duration::from_secs(35));
-    assert_eq!(docker.sh("inspect -f {{.State.Status}} writer").ok(), "running");
+    let now = docker.sh("inspect -f {{.State.Status}}:{{.State.ExitCode}}:{{.State.Error}} writer");
+    assert_eq!(now.ok(), "running:0:", "{}\n{}", docker.sh("logs writer").stderr, told());
     assert_eq!(docker.sh("logs writer").ok(), "");
 
     disk.remount("size=512m");
