@@ -37,7 +37,7 @@ use crate::{
 pub(crate) use rootfs::RootError;
 
 /// Tasks of a container from which on a process that enters it is helped to its start, and for how long.
-const CROWD: u64 = 256;
+const CROWD: u64 = 32;
 const BOOST: Duration = Duration::from_secs(5);
 
 /// A container that could not be made.

@@ -116,6 +116,8 @@ fn receive(socket: &UnixStream) -> Result<Option<OwnedFd>, Failure> {
                 let stage = if ready { "the command's execution" } else { "the container's set-up" };
                 return Err(Failure::plain(format_args!("launch timed out after {DEADLINE:?} in {stage}")));
             }
+            // A child ended: with a timeout set, its signal interrupts the call, SA_RESTART or not (signal(7)).
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             // A launcher that died with unread words resets the socket.
             Err(_) => (0, Vec::new()),
             Ok(received) => received,

@@ -20,9 +20,20 @@ pub(crate) const MAX_FDS: usize = 8;
 pub(crate) fn send(socket: &UnixStream, data: &[u8], fds: &[RawFd]) -> io::Result<()> {
     let rights = [ControlMessage::ScmRights(fds)];
     let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
-    let sent =
-        sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(data)], control, MsgFlags::MSG_NOSIGNAL, None)?;
+    let sent = uninterrupted(|| {
+        sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(data)], control, MsgFlags::MSG_NOSIGNAL, None)
+    })?;
     if sent == data.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
+/// A timeout on the socket lets a signal (of any child's end) interrupt the call, SA_RESTART or not (signal(7)).
+fn uninterrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => return other,
+        }
+    }
 }
 
 /// Receives up to `data.len()` bytes and the descriptors that came with them, close-on-exec; 0 bytes at the end.
