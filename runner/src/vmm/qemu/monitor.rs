@@ -76,7 +76,7 @@ async fn serve(stream: tokio::net::UnixStream, waiting: &AtomicBool) -> io::Resu
                     return Err(io::Error::other("a message without end"));
                 }
                 if line.last() == Some(&b'\n') {
-                    stopped = take(&line, stopped);
+                    stopped = take(&line, stopped, waiting.load(Ordering::Acquire));
                     line.clear();
                 }
                 if stopped {
@@ -102,10 +102,12 @@ async fn serve(stream: tokio::net::UnixStream, waiting: &AtomicBool) -> io::Resu
 }
 
 /// Whether the VM stands still for want of room after this message.
-fn take(line: &[u8], stopped: bool) -> bool {
+fn take(line: &[u8], stopped: bool, waiting: bool) -> bool {
     let Ok(message) = serde_json::from_slice::<Message>(line) else { return stopped };
     match message.event.as_str() {
         "BLOCK_IO_ERROR" if message.data.nospace && message.data.action == "stop" => true,
+        // The event above comes once a second at most (QEMU 10), so late.
+        "STOP" if waiting => true,
         "RESUME" => false,
         _ => stopped,
     }
