@@ -216,12 +216,14 @@ fn a_hung_runner_does_not_keep_the_api_from_coming_up() {
     let took = daemon.start_again().unwrap();
     assert!(took < ANSWER, "{took:?}");
     assert_eq!(docker(&daemon, "exec well echo well"), "well");
-    eventually("the hung one is told to have ended", SOON, || {
+    // Nobody is condemned at once: the host may be starved.
+    assert_eq!(inspect(&daemon, "hung")["State"]["Status"], "running");
+    eventually("the hung one is told to have ended", SILENCE, || {
         inspect(&daemon, "hung")["State"]["Status"] == "exited"
     });
     let state = inspect(&daemon, "hung")["State"].take();
     assert_eq!(state["ExitCode"], 137);
-    assert!(state["Error"].as_str().unwrap().contains("VM was lost"), "{state}");
+    assert!(state["Error"].as_str().unwrap().contains("did not answer for 30s"), "{state}");
     docker(&daemon, "start hung");
     docker(&daemon, "rm -f hung well");
     strays::assert_none(&daemon, SOON);

@@ -252,7 +252,7 @@ fn lookups_of_users_end() {
         "rm -rf /etc/passwd; mknod /etc/passwd c 5 0",
         "rm -rf /etc/passwd; mkdir /etc/passwd",
         "rm -rf /etc/passwd; ln -s /proc/self/fd/0 /etc/passwd",
-        "rm -rf /etc/passwd; truncate -s 1g /etc/passwd",
+        "rm -rf /etc/passwd; truncate -s 1G /etc/passwd",
         "rm -rf /etc/passwd; yes root:x:0:0:root:/:/bin/sh | head -c 5m > /etc/passwd",
     ] {
         container.sh(trap).ok();
