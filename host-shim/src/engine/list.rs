@@ -143,14 +143,18 @@ impl Engine {
             .get("exited")
             .iter()
             .map(|code| {
-                let bad = || format!("invalid filter 'exited={code}': strconv.Atoi: parsing {code:?}: invalid syntax");
+                let bad = || {
+                    format!("invalid filter 'exited={code}': strconv.Atoi: parsing {code:?}: invalid syntax")
+                };
                 code.parse().map_err(|_| Error::invalid(bad()))
             })
             .collect::<Result<Vec<i64>>>()?;
         for key in ["publish", "expose"] {
             if let Some(bad) = filters.get(key).iter().find(|wanted| ports(wanted).is_none()) {
                 // 500, as moby.
-                return Err(Error::system(format!("error while looking up for {key} {bad}: no port or range of ports")));
+                return Err(Error::system(format!(
+                    "error while looking up for {key} {bad}: no port or range of ports"
+                )));
             }
         }
         let created = |key: &str| -> Result<Option<i128>> {
@@ -229,7 +233,8 @@ impl Select<'_> {
             && (self.names.is_empty() || self.names.iter().any(|pattern| pattern.matches(&record.name)))
             && filters.exact("status", record.state.status.as_str())
             && (self.exited.is_empty()
-                || (record.state.status == Status::Exited && self.exited.contains(&i64::from(record.state.exit_code))))
+                || (record.state.status == Status::Exited
+                    && self.exited.contains(&i64::from(record.state.exit_code))))
             && filters.exact("health", "none")
             && filters.exact("isolation", &record.host.isolation)
             && filters.exact("network", &record.host.network_mode)

@@ -34,8 +34,11 @@ use super::{
     vm,
 };
 
-/// A runner says what it is doing within this time, or is killed.
+/// A runner that says within this time what it is doing is settled at once.
 const ANSWER: Duration = Duration::from_secs(3);
+/// A runner whose container should not run is asked so often before it is killed. One whose container runs is adopted first,
+/// and its monitor has the same patience.
+const TRIES: u32 = 10;
 /// The API waits so long for all containers to be settled; what takes longer (a VM that does not power off, a large folder
 /// to remove) goes on behind it, and requests for that container wait.
 const SETTLED: Duration = Duration::from_secs(6);
@@ -44,6 +47,16 @@ const SETTLED: Duration = Duration::from_secs(6);
 struct Unknown {
     started_at: String,
     pid: u32,
+}
+
+/// What lives in a container's run folder.
+enum Found {
+    /// Nothing.
+    Nobody,
+    /// A runner, and what it does.
+    Runner(Handle, Box<GetStatusResponse>),
+    /// A runner that does not answer: it hangs, or the host is starved.
+    Silent(Handle),
 }
 
 impl Engine {
@@ -66,7 +79,7 @@ impl Engine {
 
     async fn settle(self: &Arc<Self>, container: &Arc<Container>) {
         let life = container.life.lock().await;
-        let found = self.living(container).await;
+        let found = self.patiently(container).await;
         let record = container.record();
         let state = &record.state;
         // An exit or a start with another time than the recorded one is of a run that the record does not know.
@@ -76,7 +89,11 @@ impl Engine {
             is_new.then(|| Unknown { started_at: started_at.to_owned(), pid })
         };
         match found {
-            Some((handle, status)) if status.stage() == Stage::Running => {
+            Found::Silent(handle) => {
+                self.readopt(container, handle).await;
+                return;
+            }
+            Found::Runner(handle, status) if status.stage() == Stage::Running => {
                 self.run_took_place(container, unknown(&status.started_at, status.main_pid)).await;
                 if container.status().is_running() {
                     self.readopt(container, handle).await;
@@ -85,12 +102,12 @@ impl Engine {
                 // Being removed, or dead.
                 vm::retire(&handle).await;
             }
-            Some((handle, _)) => {
+            Found::Runner(handle, _) => {
                 // Its exit is recorded by the runner before anything else happens.
                 self.settle_exit(container, unknown).await;
                 vm::retire(&handle).await;
             }
-            None => self.settle_exit(container, unknown).await,
+            Found::Nobody => self.settle_exit(container, unknown).await,
         }
         remove_dir(&self.home.vm_run(&container.id));
         container.seen.send_modify(|seen| seen.busy = false);
@@ -158,26 +175,45 @@ impl Engine {
         }
     }
 
-    /// The runner of a container and what it does, if one lives. One that does not answer is killed.
-    async fn living(&self, container: &Container) -> Option<(Handle, GetStatusResponse)> {
+    /// Who lives for a container. Silent is only one whose container runs; any other is killed in the end.
+    async fn patiently(&self, container: &Container) -> Found {
+        for _ in 1..TRIES {
+            match self.living(container).await {
+                Found::Silent(_) if !container.status().is_running() => {}
+                found => return found,
+            }
+        }
+        match self.living(container).await {
+            Found::Silent(handle) => {
+                handle.kill_because("a runner that should have nothing to do does not answer").await;
+                Found::Nobody
+            }
+            found => found,
+        }
+    }
+
+    async fn living(&self, container: &Container) -> Found {
         let run_dir = self.home.vm_run(&container.id);
         let look = async {
             let Some(handle) = runner::adopt(&run_dir, &container.id).await.map_err(|e| e.to_string())?
             else {
-                return Ok(None);
+                return Ok(Found::Nobody);
             };
             let status = handle.client().get_status(GetStatusRequest {}).await;
             let status = status.map_err(|status| status.message().to_owned())?.into_inner();
-            Ok::<_, String>(Some((handle, status)))
+            Ok::<_, String>(Found::Runner(handle, Box::new(status)))
         };
         let error = match tokio::time::timeout(ANSWER, look).await {
             Ok(Ok(found)) => return found,
             Ok(Err(error)) => error,
             Err(_) => format!("nothing within {ANSWER:?}"),
         };
-        tracing::warn!(id = short(&container.id), error, "a runner does not answer: killed");
-        Handle::unverified(&run_dir, &container.id).kill().await;
-        None
+        let handle = Handle::unverified(&run_dir, &container.id);
+        if !handle.is_alive() {
+            return Found::Nobody;
+        }
+        tracing::warn!(id = short(&container.id), error, "a runner does not answer");
+        Found::Silent(handle)
     }
 }
 

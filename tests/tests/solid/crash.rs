@@ -19,6 +19,8 @@ use crate::{
 
 /// Power-off of the last VMs.
 const SOON: Duration = Duration::from_secs(40);
+/// A runner that hangs is ended within this time.
+const SILENCE: Duration = Duration::from_secs(70);
 /// A daemon answers within this time of its start.
 const ANSWER: Duration = Duration::from_secs(10);
 
