@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, OpenOptions},
+    io,
     path::{Path, PathBuf},
     process::Stdio,
     sync::{
@@ -48,9 +49,11 @@ pub(crate) fn is_orphan() -> bool {
 }
 
 /// Identity of the VM whose runner lives in `run_dir`, if one does.
-#[must_use]
-pub fn resident(run_dir: &Path) -> Option<String> {
-    lock::owner(run_dir).map(|owner| owner.vm_id)
+///
+/// # Errors
+/// When that cannot be told now.
+pub fn resident(run_dir: &Path) -> io::Result<Option<String>> {
+    Ok(lock::owner(run_dir)?.map(|owner| owner.vm_id))
 }
 
 /// A living runner. Cheap to clone; dropping it changes nothing for the runner.
@@ -82,7 +85,7 @@ pub async fn launch(arca: &Path, spec: &VmSpec) -> Result<Handle, Error> {
     for folder in [&spec.run_dir, &spec.state_dir] {
         fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
     }
-    if lock::owner(&spec.run_dir).is_some() {
+    if lock::owner(&spec.run_dir).map_err(Error::file("look into", &spec.run_dir))?.is_some() {
         return Err(Error::Busy { vm_id: spec.vm_id.clone(), run_dir: spec.run_dir.clone() });
     }
     let spec_path = spec.state_dir.join(SPEC);
@@ -136,15 +139,16 @@ pub async fn adopt(run_dir: &Path, vm_id: &str) -> Result<Option<Handle>, Error>
     let deadline = Instant::now() + STATUS;
     loop {
         match lock::owner(run_dir) {
-            None => return Ok(None),
-            Some(owner) if owner.vm_id != vm_id => return Ok(None),
-            Some(_) if handle.answers().await => return Ok(Some(handle)),
+            Ok(None) => return Ok(None),
+            Ok(Some(owner)) if owner.vm_id != vm_id => return Ok(None),
+            Ok(Some(_)) if handle.answers().await => return Ok(Some(handle)),
             // It may just be starting, or just ending.
-            Some(_) if Instant::now() < deadline => sleep(RETRY).await,
-            Some(owner) => {
+            _ if Instant::now() < deadline => sleep(RETRY).await,
+            Ok(Some(owner)) => {
                 let tail = format!(" (pid {})", owner.pid);
                 return Err(Error::Timeout { stage: "answer of the runner", after: STATUS, tail });
             }
+            Err(error) => return Err(Error::file("look into", run_dir)(error)),
         }
     }
 }
@@ -196,10 +200,10 @@ impl Handle {
         &self.run_dir
     }
 
-    /// Whether the runner still holds its lock.
+    /// Whether the runner still holds its lock, or that cannot be told.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        lock::owner(&self.run_dir).is_some_and(|owner| owner.vm_id == self.vm_id)
+        lock::owner(&self.run_dir).map_or(true, |owner| owner.is_some_and(|owner| owner.vm_id == self.vm_id))
     }
 
     /// Watches the runner until it ends; kills it when it does not answer any more. Only the first call for a runner watches, the
@@ -208,10 +212,15 @@ impl Handle {
         if self.fate.watched.swap(true, Ordering::AcqRel) {
             return;
         }
-        let owner = lock::owner(&self.run_dir);
         let ended = async {
-            // The next runner of this VM is not the one that is watched.
-            while owner.is_some() && lock::owner(&self.run_dir) == owner {
+            let mut watched = None;
+            loop {
+                match lock::owner(&self.run_dir) {
+                    // The next runner of this VM is not the one that is watched.
+                    Ok(Some(owner)) if *watched.get_or_insert_with(|| owner.clone()) == owner => {}
+                    Ok(_) => return,
+                    Err(error) => tracing::debug!(vm = self.vm_id, %error, "cannot look at a runner"),
+                }
                 sleep(ALIVE).await;
             }
         };
@@ -241,7 +250,7 @@ impl Handle {
 
     /// Removes the sockets of a runner that was killed. Nothing is touched while one lives.
     pub fn sweep(&self) {
-        if lock::owner(&self.run_dir).is_some() {
+        if !matches!(lock::owner(&self.run_dir), Ok(None)) {
             return;
         }
         for name in [RUNNER_SOCKET, VSOCK_SOCKET] {
@@ -252,8 +261,10 @@ impl Handle {
 
     /// Last resort: kills the runner, and with it all of its VM, if it still holds its lock. No exit record is written.
     pub async fn kill(&self) {
-        let Some(owner) = lock::owner(&self.run_dir).filter(|owner| owner.vm_id == self.vm_id) else {
-            return;
+        let owner = match lock::owner(&self.run_dir) {
+            Ok(Some(owner)) if owner.vm_id == self.vm_id => owner,
+            Ok(_) => return,
+            Err(error) => return tracing::warn!(vm = self.vm_id, %error, "a runner cannot be killed"),
         };
         let Some(pid) = i32::try_from(owner.pid).ok().and_then(rustix::process::Pid::from_raw) else {
             return;

@@ -2,11 +2,14 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{Read, Seek, Write},
+    io::{self, Read, Seek, Write},
     path::Path,
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, spec::LOCK};
@@ -54,16 +57,25 @@ impl Lock {
     }
 }
 
-/// The living owner of `run_dir`'s lock; `None` when nobody holds it (or the owner has not written its name yet).
-pub(crate) fn owner(run_dir: &Path) -> Option<Owner> {
-    let file = File::open(run_dir.join(LOCK)).ok()?;
+/// The living owner of `run_dir`'s lock; `None` when nobody holds it.
+///
+/// # Errors
+/// When that cannot be told: no descriptor is left, or the owner has not written its name yet. Nobody may be taken for dead then.
+pub(crate) fn owner(run_dir: &Path) -> io::Result<Option<Owner>> {
+    let file = match File::open(run_dir.join(LOCK)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
     // A shared lock is granted at once when no runner lives, and goes with `file` (a runner that tries just then retries).
-    if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
-        return None;
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => return Ok(None),
+        Err(Errno::WOULDBLOCK) => {}
+        Err(error) => return Err(error.into()),
     }
     let mut text = String::new();
-    file.take(4096).read_to_string(&mut text).ok()?;
-    serde_json::from_str(&text).ok()
+    file.take(4096).read_to_string(&mut text)?;
+    serde_json::from_str(&text).map(Some).map_err(io::Error::from)
 }
 
 #[cfg(test)]
@@ -73,13 +85,25 @@ mod tests {
     #[test]
     fn only_a_held_lock_has_an_owner() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(owner(dir.path()), None);
+        assert_eq!(owner(dir.path()).unwrap(), None);
         let lock = Lock::take(dir.path(), "abc").unwrap();
-        let seen = owner(dir.path()).unwrap();
+        let seen = owner(dir.path()).unwrap().unwrap();
         assert_eq!(seen, Owner { pid: std::process::id(), vm_id: "abc".into() });
         assert!(matches!(Lock::take(dir.path(), "abc"), Err(Error::Busy { .. })));
         drop(lock);
-        assert_eq!(owner(dir.path()), None);
+        assert_eq!(owner(dir.path()).unwrap(), None);
         Lock::take(dir.path(), "def").unwrap();
+        assert_eq!(owner(&dir.path().join("gone")).unwrap(), None);
+    }
+
+    #[test]
+    fn who_cannot_be_seen_is_not_taken_for_dead() {
+        let dir = tempfile::tempdir().unwrap();
+        let _lock = Lock::take(dir.path(), "abc").unwrap();
+        // It holds the lock and has not said its name yet.
+        std::fs::write(dir.path().join(LOCK), "").unwrap();
+        assert!(owner(dir.path()).is_err());
+        // As without a descriptor left, or with a disk that fails.
+        assert!(owner(&dir.path().join("x".repeat(300))).is_err());
     }
 }

@@ -55,7 +55,11 @@ impl Engine {
     async fn clear_run(&self, name: String, known: &BTreeMap<String, String>) {
         let dir = self.home.run().join(&name);
         let owner = known.get(&name);
-        if let Some(resident) = runner::resident(&dir).filter(|resident| Some(resident) != owner) {
+        let resident = match runner::resident(&dir) {
+            Ok(resident) => resident,
+            Err(error) => return tracing::warn!(name, %error, "cannot see who lives in a run folder: left alone"),
+        };
+        if let Some(resident) = resident.filter(|resident| Some(resident) != owner) {
             tracing::warn!(vm = resident, "ending the VM of an unknown container");
             let handle = Handle::unverified(&dir, &resident);
             // Nobody waits for what is in it, everybody for the API.
