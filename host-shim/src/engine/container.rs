@@ -34,6 +34,8 @@ pub struct Container {
     gate: Mutex<Gate>,
     execs: Mutex<BTreeMap<String, Arc<Exec>>>,
     pub(crate) seen: watch::Sender<Seen>,
+    /// It is known whether its VM lives; false for a moment after the daemon's start.
+    pub(crate) settled: watch::Sender<bool>,
     /// A restart is under way: `AutoRemove` must not take the container away between stop and start.
     pub(crate) restarting: AtomicBool,
 }
@@ -94,6 +96,7 @@ impl Container {
             gate: Mutex::default(),
             execs: Mutex::default(),
             seen: watch::Sender::new(seen),
+            settled: watch::Sender::new(true),
             restarting: AtomicBool::new(false),
         })
     }
@@ -156,8 +159,8 @@ impl Container {
     #[must_use]
     pub fn event(&self, action: impl Into<String>) -> Event {
         let record = self.record();
-        let mut event = Event::new(Kind::Container, action, self.id.clone());
-        event.attributes.extend(record.config.labels.clone().unwrap_or_default());
+        let event =
+            Event::new(Kind::Container, action, self.id.clone()).labelled(record.config.labels.as_ref());
         event.with("image", record.config.image.clone()).with("name", record.name.clone())
     }
 

@@ -21,6 +21,8 @@ const RING: usize = 256;
 const LAG: usize = 1024;
 /// Most bytes of an event's attributes: labels are the user's, and there are many events.
 const ATTRIBUTES: usize = 64 << 10;
+/// Of these, most bytes of labels.
+const LABELS: usize = ATTRIBUTES / 2;
 
 /// What an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,14 +87,16 @@ impl Event {
         self
     }
 
+    /// Adds an object's labels, of too many only the shortest: the other attributes have to fit beside them.
+    #[must_use]
+    pub fn labelled(mut self, labels: Option<&BTreeMap<String, String>>) -> Self {
+        self.attributes.extend(labels.into_iter().flat_map(|labels| fitting(labels, LABELS)));
+        self
+    }
+
     fn fit(&mut self) {
-        let size = |(key, value): (&String, &String)| key.len() + value.len();
-        while self.attributes.iter().map(size).sum::<usize>() > ATTRIBUTES {
-            let longest = self.attributes.iter().max_by_key(|entry| size(*entry)).map(|(key, _)| key.clone());
-            match longest {
-                Some(key) => drop(self.attributes.remove(&key)),
-                None => return,
-            }
+        if self.attributes.iter().map(size).sum::<usize>() > ATTRIBUTES {
+            self.attributes = fitting(&self.attributes, ATTRIBUTES).collect();
         }
     }
 
@@ -155,6 +159,23 @@ impl Event {
     }
 }
 
+fn size((key, value): (&String, &String)) -> usize {
+    key.len() + value.len()
+}
+
+/// As many attributes as `room` bytes hold, the longest left out.
+fn fitting(all: &BTreeMap<String, String>, mut room: usize) -> impl Iterator<Item = (String, String)> {
+    let mut entries: Vec<_> = all.iter().collect();
+    if all.iter().map(size).sum::<usize>() > room {
+        entries.sort_by_key(|entry| size(*entry));
+        entries.retain(|entry| {
+            room = room.checked_sub(size(*entry)).unwrap_or_default();
+            room > 0
+        });
+    }
+    entries.into_iter().map(|(key, value)| (key.clone(), value.clone()))
+}
+
 /// The feed. Cloning is not needed: the engine holds the one there is.
 #[derive(Debug)]
 pub struct Events {
@@ -202,9 +223,10 @@ impl Events {
             };
             (past, self.live.subscribe())
         };
-        let deadline = until.map(|until| {
-            let left = u64::try_from(until - clock::now_nanos()).unwrap_or(0);
-            Instant::now() + Duration::from_nanos(left)
+        // One that is too far for a clock is never.
+        let deadline = until.and_then(|until| {
+            let left = until.saturating_sub(clock::now_nanos()).max(0);
+            Instant::now().checked_add(Duration::from_nanos(u64::try_from(left).ok()?))
         });
         let live = stream::unfold(live, move |mut live| async move {
             let end = async {
@@ -283,6 +305,32 @@ mod tests {
         let ring = events.ring.lock().unwrap();
         let last = ring.back().unwrap();
         assert_eq!((last.attributes.get("big"), last.attributes["small"].as_str()), (None, "y"));
+    }
+
+    /// SPEC A15
+    #[test]
+    fn of_many_labels_the_longest_are_left_out_soon() {
+        let labels: BTreeMap<_, _> =
+            (0..100_000).map(|n| (format!("label-{n}"), "x".repeat(n % 50))).collect();
+        let begun = std::time::Instant::now();
+        let mut event = Event::new(Kind::Container, "start", "a").labelled(Some(&labels)).with("name", "web");
+        assert_eq!(event.attributes["name"], "web");
+        event.attributes.extend(labels);
+        event.fit();
+        let sum: usize = event.attributes.iter().map(size).sum();
+        assert!((ATTRIBUTES - 100..=ATTRIBUTES).contains(&sum), "{sum}");
+        // Quadratic, it would take a minute.
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn an_until_that_is_too_far_is_never() {
+        for until in [i128::from(u64::MAX) * 2, i128::MAX] {
+            let events = Events::default();
+            let mut seen = Box::pin(events.subscribe(None, Some(until), Filters::default()));
+            let first = tokio::time::timeout(Duration::from_millis(50), seen.next()).await;
+            assert!(first.is_err(), "it ended");
+        }
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use proto::{
 
 use super::{
     caps,
+    create::env::replace_or_append,
     model::{HostConfig, MountPoint, Ulimit},
     record::Record,
     vm,
@@ -95,7 +96,8 @@ pub(crate) fn process(record: &Record, terminal: bool, privileged: bool) -> Resu
     let host = &record.host;
     let privileged_caps = HostConfig { privileged: true, ..HostConfig::default() };
     let capabilities = caps::resolve(if privileged { &privileged_caps } else { host })?;
-    let (seccomp, no_new_privileges) = security(host, privileged)?;
+    // As dockerd, which takes these from the container: a process joins its filter, whatever rights it has itself.
+    let (seccomp, no_new_privileges) = security(host)?;
     Ok(ProcessSpec {
         additional_groups: host.group_add.clone().unwrap_or_default(),
         terminal,
@@ -120,23 +122,9 @@ pub(crate) fn environment(record: &Record, terminal: bool) -> Vec<String> {
     env
 }
 
-/// moby's `ReplaceOrAppendEnvVars`: a name without `=` removes the variable.
-pub(crate) fn replace_or_append<'a>(env: &mut Vec<String>, overrides: impl Iterator<Item = &'a String>) {
-    let key = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
-    for entry in overrides {
-        let place = env.iter().position(|known| key(known) == key(entry));
-        match (place, entry.contains('=')) {
-            (Some(place), true) => env[place].clone_from(entry),
-            (Some(place), false) => drop(env.remove(place)),
-            (None, true) => env.push(entry.clone()),
-            (None, false) => {}
-        }
-    }
-}
-
-fn security(host: &HostConfig, privileged: bool) -> Result<(SeccompProfile, bool)> {
+fn security(host: &HostConfig) -> Result<(SeccompProfile, bool)> {
     use seccomp_profile::Kind;
-    let mut kind = if privileged { Kind::Unconfined } else { Kind::Default };
+    let mut kind = if host.privileged { Kind::Unconfined } else { Kind::Default };
     let (mut json, mut no_new_privileges) = (Vec::new(), false);
     for option in host.security_opt.iter().flatten() {
         let (key, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
@@ -349,13 +337,28 @@ mod tests {
             security_opt: Some(options.iter().map(ToString::to_string).collect()),
             ..HostConfig::default()
         };
-        let (profile, no_new) = security(&host(&["no-new-privileges", "seccomp={\"a\":1}"]), false).unwrap();
+        let (profile, no_new) = security(&host(&["no-new-privileges", "seccomp={\"a\":1}"])).unwrap();
         assert!(no_new);
         assert_eq!((profile.kind(), &profile.json[..]), (seccomp_profile::Kind::Custom, &b"{\"a\":1}"[..]));
-        let (profile, _) = security(&host(&["seccomp=unconfined"]), false).unwrap();
+        let (profile, _) = security(&host(&["seccomp=unconfined"])).unwrap();
         assert_eq!(profile.kind(), seccomp_profile::Kind::Unconfined);
-        assert!(security(&host(&["bogus=1"]), false).is_err());
-        assert!(security(&host(&["seccomp={"]), false).is_err());
+        assert!(security(&host(&["bogus=1"])).is_err());
+        assert!(security(&host(&["seccomp={"])).is_err());
+    }
+
+    #[test]
+    fn the_filter_is_the_containers_and_rights_may_be_the_execs() {
+        let of = |container: bool, exec: bool| {
+            let mut record = record("a", "web");
+            record.host.privileged = container;
+            let process = process(&record, false, exec).unwrap();
+            (process.seccomp.unwrap().kind(), process.capabilities.len())
+        };
+        let (all, some) = (caps::ALL.len(), caps::DEFAULT.len());
+        assert_eq!(of(true, false), (seccomp_profile::Kind::Unconfined, all));
+        assert_eq!(of(true, true), (seccomp_profile::Kind::Unconfined, all));
+        assert_eq!(of(false, true), (seccomp_profile::Kind::Default, all));
+        assert_eq!(of(false, false), (seccomp_profile::Kind::Default, some));
     }
 
     #[test]

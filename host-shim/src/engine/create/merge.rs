@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use images::ContainerConfig;
 
+use super::env;
 use crate::{
     engine::model::{
         Config, Healthcheck,
@@ -15,14 +16,15 @@ use crate::{
 /// Fills what the user left open from the image. Returns what runs: entrypoint and command, never empty.
 ///
 /// # Errors
-/// 400 `no command specified`.
+/// 400 `no command specified`, or for too large an environment.
 pub fn merge(user: &mut Config, image: &ContainerConfig) -> Result<Vec<String>> {
     inherit(&mut user.user, &image.user);
     inherit(&mut user.working_dir, &image.working_dir);
     inherit(&mut user.stop_signal, image.stop_signal.as_deref().unwrap_or_default());
     union(&mut user.exposed_ports, image.exposed_ports.as_ref());
     union(&mut user.volumes, image.volumes.as_ref());
-    merge_env(&mut user.env, &image.env);
+    env::inherit(user.env.get_or_insert_default(), &image.env);
+    env::check(user.env.as_deref())?;
     let labels = user.labels.get_or_insert_default();
     for (key, value) in image.labels.iter().flatten() {
         labels.entry(key.clone()).or_insert_with(|| value.clone());
@@ -51,16 +53,6 @@ fn inherit(user: &mut String, image: &str) {
 fn union<V>(user: &mut Option<Set>, image: Option<&BTreeMap<String, V>>) {
     if let Some(image) = image.filter(|image| !image.is_empty()) {
         user.get_or_insert_default().extend(image.keys().map(|key| (key.clone(), Empty {})));
-    }
-}
-
-fn merge_env(user: &mut Option<Vec<String>>, image: &[String]) {
-    let key = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
-    let env = user.get_or_insert_default();
-    for entry in image {
-        if !env.iter().any(|own| key(own) == key(entry)) {
-            env.push(entry.clone());
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod adapt;
 pub mod body;
+pub mod env;
 pub mod merge;
 pub mod validate;
 

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::{
     Engine,
     container::{Container, Run},
+    create::env,
     model::string_or_list,
     names,
     record::Status,
@@ -154,12 +155,14 @@ impl Engine {
     /// Makes an exec instance; nothing runs yet.
     ///
     /// # Errors
-    /// 400 without a command, 409 when the container does not run or is paused.
-    pub fn create_exec(&self, container: &Arc<Container>, config: ExecConfig) -> Result<Arc<Exec>> {
+    /// 400 without a command or with too large an environment, 409 when the container does not run or is paused.
+    pub async fn create_exec(&self, container: &Arc<Container>, config: ExecConfig) -> Result<Arc<Exec>> {
+        self.settled(container).await?;
         can_exec(container)?;
         if config.cmd.as_deref().is_none_or(<[String]>::is_empty) {
             return Err(Error::invalid("No exec command specified"));
         }
+        env::check(config.env.as_deref())?;
         let exec = Arc::new(Exec { id: names::id(), config, phase: watch::Sender::new(Phase::Created) });
         container.execs().insert(exec.id.clone(), exec.clone());
         let event = container.event(format!("exec_create: {}", exec.command()));

@@ -14,6 +14,7 @@ use crate::{
         Engine,
         attach::Streams,
         container::{Container, Run},
+        create::env::replace_or_append,
         prepare, vm,
     },
     error::{Error, Result},
@@ -160,7 +161,7 @@ fn spec(
     let mut spec = prepare::process(&record, config.tty, config.privileged)?;
     spec.args = config.cmd.clone().unwrap_or_default();
     spec.env = prepare::environment(&record, config.tty);
-    prepare::replace_or_append(&mut spec.env, config.env.iter().flatten());
+    replace_or_append(&mut spec.env, config.env.iter().flatten());
     let or = |own: &String, inherited: &String| if own.is_empty() { inherited.clone() } else { own.clone() };
     spec.cwd = or(&config.working_dir, &record.config.working_dir);
     spec.user = or(&config.user, &record.config.user);
