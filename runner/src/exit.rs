@@ -101,8 +101,11 @@ pub(crate) fn write_exit(state_dir: &Path, record: &ExitRecord) -> Result<(), Er
     write().map_err(Error::file("write", &path))
 }
 
-/// Forgets the record of an earlier run: a new VM starts in this state folder.
-pub(crate) fn clear_exit(state_dir: &Path) -> Result<(), Error> {
+/// Forgets the record of a run: a new VM starts in this state folder, or the run is not to count.
+///
+/// # Errors
+/// When the file is there but cannot be removed.
+pub fn clear_exit(state_dir: &Path) -> Result<(), Error> {
     let path = state_dir.join(EXIT);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -29,7 +29,7 @@ mod stdio;
 pub mod vmm;
 
 pub use error::Error;
-pub use exit::{ExitRecord, read_exit};
+pub use exit::{ExitRecord, clear_exit, read_exit};
 pub use launch::{Handle, adopt, launch, resident};
 pub use serve::serve;
 pub use spec::{Accelerator, DISK_SLOTS, Disk, VmSpec};

@@ -46,7 +46,7 @@ async fn create(
         return Err(Error::system(format!("Invalid escape keys ({}) provided", config.detach_keys)));
     }
     let container = engine.find(&id)?;
-    let exec = engine.create_exec(&container, config)?;
+    let exec = engine.create_exec(&container, config).await?;
     Ok(respond::created(&json!({ "Id": exec.id })))
 }
 

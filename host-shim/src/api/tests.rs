@@ -20,7 +20,7 @@ use super::server::{Limits, Socket, serve};
 use crate::{
     config::{Config, Machine},
     engine::{
-        Engine,
+        self, Engine,
         events::{Event, Kind},
     },
     home::Home,
@@ -43,7 +43,10 @@ pub(super) async fn engine() -> (TempDir, Arc<Engine>) {
         memory_mib: 512,
     };
     let images = Arc::new(images::ImageStore::open(images::Options::new(home.images())).unwrap());
-    let engine = Engine::start(home, Config::default(), machine, images).await.unwrap();
+    let engine =
+        Engine::start(home, Config::default(), machine, images, tokio::time::Instant::now() + engine::START)
+            .await
+            .unwrap();
     (dir, engine)
 }
 

@@ -18,7 +18,7 @@ use crate::{
         server::{Limits, Socket},
     },
     config::{Config, Machine},
-    engine::Engine,
+    engine::{self, Engine},
     error::{Error, Result},
     home::Home,
 };
@@ -58,17 +58,17 @@ fn daemon(detached: bool) -> CliResult {
 }
 
 async fn serve(home: Home, config: Config, detached: bool) -> Result<()> {
+    let deadline = tokio::time::Instant::now() + engine::START;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
     let socket_path = config.socket(&home);
     refuse_served(&socket_path)?;
-    let machine = Machine::find(&config, &home).await?;
-    let images = images(&home, &config).await?;
+    let (machine, images) = tokio::try_join!(Machine::find(&config, &home), images(&home, &config))?;
     tracing::info!(
         home = %home.root().display(), accelerator = machine.accelerator.as_str(), kernel = %machine.kernel.display(),
         "starting"
     );
-    let engine = Engine::start(home, config, machine, images).await?;
+    let engine = Engine::start(home, config, machine, images, deadline).await?;
     // Last: whoever can connect is served.
     let socket = bind(&socket_path)?;
     tracing::info!(socket = %socket_path.display(), "ready");

@@ -188,6 +188,7 @@ impl Engine {
     }
 
     async fn guest<'a>(self: &Arc<Self>, container: &'a Arc<Container>) -> Result<Guest<'a>> {
+        self.settled(container).await?;
         if let Some(run) = container.run() {
             return Ok(Guest { vm: run.vm.clone(), _files: None });
         }

@@ -82,6 +82,7 @@ impl Engine {
     /// # Errors
     /// When the runner does not answer.
     pub async fn attach(&self, container: &Arc<Container>, wanted: Wanted) -> Result<Attachment> {
+        self.settled(container).await?;
         let attachment = match container.run_or_wait(wanted) {
             Ok(run) => Attachment::Now(open(&run, wanted).await?),
             Err(receiver) => Attachment::Later(receiver),

@@ -14,7 +14,7 @@ impl Engine {
     ///
     /// # Errors
     /// 501 when its log driver keeps nothing.
-    pub fn logs(
+    pub async fn logs(
         &self,
         container: &Arc<Container>,
         query: Query,
@@ -25,6 +25,7 @@ impl Engine {
                 "configured logging driver does not support reading",
             ));
         }
+        self.settled(container).await?;
         let ended = match container.run() {
             Some(run) => run.ended.subscribe(),
             None => watch::Sender::new(true).subscribe(),

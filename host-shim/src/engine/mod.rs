@@ -4,10 +4,15 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
+use futures::future::join_all;
 use images::ContainerUse;
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -53,6 +58,12 @@ pub mod wait;
 
 use container::Container;
 use record::{Record, Status};
+
+/// From the start of a daemon to the opening of its API; what takes longer (a VM that does not power off, a large folder to
+/// remove) goes on behind it.
+pub const START: Duration = Duration::from_secs(8);
+/// VMs that were booted for `docker cp` have this long to end at a shutdown; those that do not are the next daemon's.
+const SHUTDOWN: Duration = Duration::from_secs(10);
 
 /// The daemon's engine. Shared behind an [`Arc`].
 pub struct Engine {
@@ -107,7 +118,8 @@ pub struct VmInfo {
 }
 
 impl Engine {
-    /// Opens the store and makes it agree with the VMs that live: adopts them, reads the exits that were missed.
+    /// Opens the store and makes it agree with the VMs that live: adopts them, reads the exits that were missed. Returns at
+    /// `deadline` at the latest, see [`START`].
     ///
     /// # Errors
     /// When the store cannot be opened or read.
@@ -116,8 +128,11 @@ impl Engine {
         config: Config,
         machine: Machine,
         images: Arc<images::ImageStore>,
+        deadline: Instant,
     ) -> Result<Arc<Self>> {
-        let fresh = std::fs::metadata(home.store()).map_or(true, |file| file.len() == 0);
+        if Store::is_missing(&home.store())? {
+            leftovers::put_aside(&home.containers())?;
+        }
         let store = Arc::new(Store::open(&home.store())?);
         let Loaded { records, unserved } = store.load()?;
         let containers =
@@ -135,16 +150,17 @@ impl Engine {
             boots: Semaphore::new(cores),
             stopping: CancellationToken::new(),
         });
-        engine.clear_leftovers(fresh).await;
-        engine.reconcile().await;
+        engine.reconcile(deadline).await;
         Ok(engine)
     }
 
     /// Lets go of all VMs; they and their containers live on. VMs booted for `docker cp` on a stopped container end.
     pub async fn shutdown(&self) {
         self.stopping.cancel();
-        for container in self.all() {
-            self.close_files(&container).await;
+        let all = self.all();
+        let closing = join_all(all.iter().map(|container| self.close_files(container)));
+        if timeout(SHUTDOWN, closing).await.is_err() {
+            tracing::warn!("a start or a copy is still under way, the next daemon ends its VM");
         }
     }
 

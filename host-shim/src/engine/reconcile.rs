@@ -4,15 +4,16 @@
 //!
 //! | killed while | is left | the next daemon |
 //! |---|---|---|
-//! | creating | a folder no record names | removes it |
+//! | creating | a folder no record names, with a disk in it | removes it |
 //! | booting, preparing the root | a runner without a process | ends it: the container never ran |
 //! | starting, the process runs, the record does not say so | a runner with a process | adopts it: what ran is not undone |
 //! | the same, and the process has ended | an exit record of an unknown start | records that run and its exit |
 //! | running | a runner with a process | adopts it |
 //! | an exit was not recorded | the runner's exit record | records it, then removes what `--rm` asked for |
 //! | pausing, unpausing, updating | a guest ahead of the record | makes the guest what the record says |
-//! | removing | status *removing*, or files no record names | removes the rest |
+//! | removing | status *removing* | removes the rest |
 //! | copying files of a stopped container | a runner without a process | ends it |
+//! | (an older database was put back) | a folder no record names, of a container that had a VM | puts it aside |
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,27 +22,29 @@ use proto::{
     sandbox::{PauseRequest, ResumeRequest, UpdateResourcesRequest},
 };
 use runner::{ExitRecord, Handle};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use super::{
     Engine,
     container::{Container, Run},
-    create::remove_dir,
+    leftovers::remove_free,
     prepare,
     record::{Status, short},
     remove::Removal,
     vm,
 };
+use crate::error::{Error, Result};
 
 /// A runner that says within this time what it is doing is settled at once.
 const ANSWER: Duration = Duration::from_secs(3);
 /// A runner whose container should not run is asked so often before it is killed. One whose container runs is adopted first,
 /// and its monitor has the same patience.
 const TRIES: u32 = 10;
-/// The API waits so long for all containers to be settled; what takes longer (a VM that does not power off, a large folder
-/// to remove) goes on behind it, and requests for that container wait.
-const SETTLED: Duration = Duration::from_secs(6);
+/// A request waits so long for its container to be settled: longer than the tries take.
+const SETTLED: Duration = Duration::from_secs(45);
+/// Pause before looking again whether a runner that does not die is gone.
+const GONE: Duration = Duration::from_millis(200);
 
 /// A run of a container that its record does not know.
 struct Unknown {
@@ -59,11 +62,23 @@ enum Found {
     Silent(Handle),
 }
 
+/// Requests need not wait any more, whatever became of the settling.
+struct Settled<'a>(&'a Container);
+
+impl Drop for Settled<'_> {
+    fn drop(&mut self) {
+        self.0.settled.send_replace(true);
+    }
+}
+
 impl Engine {
-    /// Settles all containers at once. Errors go to the log: one container must not keep the others from being served.
-    pub(crate) async fn reconcile(self: &Arc<Self>) {
+    /// Settles all containers at once, and clears away what is none's, until `deadline`; what takes longer goes on behind the API,
+    /// and requests for that container wait. Errors go to the log: one container must not keep the others from being served.
+    pub(crate) async fn reconcile(self: &Arc<Self>, deadline: Instant) {
         let settling = TaskTracker::new();
+        settling.spawn(self.clone().clear_leftovers(self.leftovers()));
         for container in self.all() {
+            container.settled.send_replace(false);
             container.seen.send_modify(|seen| {
                 seen.running = container.status().is_running();
                 seen.busy = true;
@@ -72,13 +87,30 @@ impl Engine {
             settling.spawn(async move { engine.settle(&container).await });
         }
         settling.close();
-        if tokio::time::timeout(SETTLED, settling.wait()).await.is_err() {
+        if tokio::time::timeout_at(deadline, settling.wait()).await.is_err() {
             tracing::warn!(left = settling.len(), "some containers are still being settled");
+        }
+    }
+
+    /// Waits until it is known whether a container's VM lives: before, one that runs looks as if it did not.
+    ///
+    /// # Errors
+    /// When that takes too long.
+    pub(crate) async fn settled(&self, container: &Container) -> Result<()> {
+        let mut settled = container.settled.subscribe();
+        let known = settled.wait_for(|settled| *settled);
+        match tokio::time::timeout(SETTLED, known).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::system(format!(
+                "the daemon has started and does not know yet whether container {} runs: its VM did not tell within {SETTLED:?}",
+                short(&container.id)
+            ))),
         }
     }
 
     async fn settle(self: &Arc<Self>, container: &Arc<Container>) {
         let life = container.life.lock().await;
+        let settled = Settled(container);
         let found = self.patiently(container).await;
         let record = container.record();
         let state = &record.state;
@@ -105,14 +137,31 @@ impl Engine {
             Found::Runner(handle, _) => {
                 // Its exit is recorded by the runner before anything else happens.
                 self.settle_exit(container, unknown).await;
+                container.settled.send_replace(true);
                 vm::retire(&handle).await;
             }
             Found::Nobody => self.settle_exit(container, unknown).await,
         }
-        remove_dir(&self.home.vm_run(&container.id));
+        drop((life, settled));
+        self.gone(container).await;
         container.seen.send_modify(|seen| seen.busy = false);
-        drop(life);
         self.finish_removal(container).await;
+    }
+
+    /// Waits until no runner has the disks, then removes its folder. One that SIGKILL does not end (it hangs in the kernel) has them
+    /// for as long as it lives: the container stays busy.
+    pub(crate) async fn gone(&self, container: &Container) {
+        let run_dir = self.home.vm_run(&container.id);
+        let mut told = false;
+        while !remove_free(&run_dir) {
+            if !std::mem::replace(&mut told, true) {
+                tracing::error!(
+                    id = short(&container.id),
+                    "its last VM does not end: it cannot be started meanwhile"
+                );
+            }
+            tokio::time::sleep(GONE).await;
+        }
     }
 
     /// A container without a living process: its last exit is recorded.
@@ -156,6 +205,7 @@ impl Engine {
         let run =
             Arc::new(Run { vm: handle, ended: watch::Sender::new(false), attached: TaskTracker::new() });
         drop(container.set_run(Some(run.clone())));
+        container.settled.send_replace(true);
         tracing::info!(id = short(&container.id), "adopted a running container");
         // The monitor sees an exit that happens meanwhile.
         self.monitor(container.clone(), run.clone());
@@ -218,7 +268,7 @@ impl Engine {
 }
 
 /// A pause, unpause or update that was cut may have reached the guest and not the record, or nobody knows: the record holds.
-async fn redo(container: &Container, run: &Run) -> crate::error::Result<()> {
+async fn redo(container: &Container, run: &Run) -> Result<()> {
     let (container_id, record) = (container.id.clone(), container.record());
     let resources = Some(prepare::resources(&record.host));
     let update = UpdateResourcesRequest { container_id: container_id.clone(), resources };

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use runner::Handle;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
@@ -112,14 +113,22 @@ impl Engine {
             Err(error) => {
                 drop(container.set_run(None));
                 // The answer need not wait for the power-off; the next start does.
-                let container = container.clone();
-                tokio::spawn(async move {
-                    vm::retire(&run.vm).await;
-                    container.seen.send_modify(|seen| seen.busy = false);
-                });
+                let (engine, container) = (self.clone(), container.clone());
+                tokio::spawn(async move { engine.undo(&container, &run.vm).await });
                 Err(error)
             }
         }
+    }
+
+    /// Ends the VM of a start that failed. What its runner wrote down of a process goes with it: the answer was that there is none,
+    /// and a later daemon would take it for a run that was not recorded.
+    pub(crate) async fn undo(&self, container: &Container, vm: &Handle) {
+        vm::retire(vm).await;
+        self.gone(container).await;
+        if let Err(error) = runner::clear_exit(&self.home.container(&container.id)) {
+            tracing::warn!(id = container.id, %error, "the exit of a start that failed cannot be forgotten");
+        }
+        container.seen.send_modify(|seen| seen.busy = false);
     }
 
     async fn run_in(

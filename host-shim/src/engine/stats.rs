@@ -25,6 +25,7 @@ impl Engine {
         container: &Arc<Container>,
         before: Option<&Sample>,
     ) -> Result<(Value, Sample)> {
+        self.settled(container).await?;
         let record = container.record();
         let Some(run) = container.run() else {
             return Ok((empty(&record.name, &record.id), Sample::default()));

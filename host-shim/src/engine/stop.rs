@@ -85,6 +85,7 @@ impl Engine {
                 container.id
             ))
         };
+        self.settled(container).await?;
         let run = container.run().ok_or_else(not_running)?;
         if signal == signal::KILL {
             return self.kill_hard(container, &run).await;

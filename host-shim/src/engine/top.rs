@@ -17,6 +17,7 @@ impl Engine {
     /// # Errors
     /// 409 when it does not run, 400 for arguments that `ps` does not take.
     pub async fn top(&self, container: &Arc<Container>, ps_args: &str) -> Result<Value> {
+        self.settled(container).await?;
         let id = &container.id;
         let run = container.run().ok_or_else(|| Error::conflict(format!("container {id} is not running")))?;
         let args = ps_args.split_whitespace().map(str::to_owned).collect();
@@ -34,6 +35,7 @@ impl Engine {
     /// # Errors
     /// 409 when the container does not run.
     pub async fn resize(&self, container: &Arc<Container>, width: u32, height: u32) -> Result<()> {
+        self.settled(container).await?;
         let run = can_exec(container)?;
         let (container_id, process_id) = (container.id.clone(), container.id.clone());
         let request = ResizeProcessRequest { container_id, process_id, width, height };

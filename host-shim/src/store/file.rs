@@ -14,7 +14,7 @@ use redb::Database;
 
 use crate::error::{Error, Result};
 
-/// Opens the database, and makes it first if need be.
+/// Opens the database.
 type Open = fn(&Path) -> Result<Database>;
 
 /// A database that is opened again after an error of its file.

@@ -7,6 +7,8 @@ pub mod stored;
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    fs::{self, File},
+    io,
     path::Path,
 };
 
@@ -15,6 +17,7 @@ use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefini
 use crate::{
     engine::record::Record,
     error::{Error, Result},
+    home::unusable,
 };
 use file::DatabaseFile;
 use stored::Unreadable;
@@ -68,11 +71,26 @@ impl Unserved {
 }
 
 impl Store {
+    /// Whether there is no database at `path`.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn is_missing(path: &Path) -> Result<bool> {
+        match fs::metadata(path) {
+            Ok(found) => Ok(found.len() == 0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(unusable(path, error)),
+        }
+    }
+
     /// Opens or makes the database at `path`.
     ///
     /// # Errors
     /// When it cannot be opened (damaged, locked by another daemon, disk).
     pub fn open(path: &Path) -> Result<Self> {
+        if Self::is_missing(path)? {
+            make(path)?;
+        }
         Ok(Self { file: DatabaseFile::open(path, open)? })
     }
 
@@ -227,38 +245,55 @@ impl Store {
     }
 }
 
-/// The database at `path` with its tables. Nothing is written to one that has them.
-fn open(path: &Path) -> Result<Database> {
-    let db = Database::create(path).map_err(|error| {
-        let remedy = match &error {
-            DatabaseError::DatabaseAlreadyOpen => "another process uses it: stop that one, or use another ARCA_HOME",
-            DatabaseError::UpgradeRequired(_) => "another version of Arca wrote it: use that one",
-            // redb also calls a file that is none of its own an I/O error.
-            DatabaseError::Storage(redb::StorageError::Io(io)) if io.raw_os_error().is_some() => "check the disk and the rights of ARCA_HOME",
-            _ => {
-                "it is damaged: put a backup in its place, or move it away to start without containers (images stay; \
-                 their files stay in containers/ only if you copy that folder first)"
-            }
-        };
-        Error::system(format!("cannot open the database {}: {error}; {remedy}", path.display())).because(error)
-    })?;
-    let has_tables = || -> Result<bool, redb::Error> {
-        let transaction = db.begin_read()?;
-        let has = |result| match result {
-            Ok(()) => Ok(true),
-            Err(redb::TableError::TableDoesNotExist(_)) => Ok(false),
-            Err(error) => Err(error),
-        };
-        Ok(has(transaction.open_table(CONTAINERS).map(drop))?
-            && has(transaction.open_table(NAMES).map(drop))?)
-    };
-    if !has_tables().map_err(failed)? {
-        let transaction = db.begin_write().map_err(failed)?;
-        transaction.open_table(CONTAINERS).map_err(failed)?;
-        transaction.open_table(NAMES).map_err(failed)?;
-        transaction.commit().map_err(failed)?;
+/// Makes a database under another name first: a crash or a full disk may leave a new one without the mark by which redb knows
+/// its files.
+fn make(path: &Path) -> Result<()> {
+    let new = path.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(&new, error)),
+        _ => {}
     }
-    Ok(db)
+    let tables = |db: &Database| -> Result<(), redb::Error> {
+        let transaction = db.begin_write()?;
+        transaction.open_table(CONTAINERS)?;
+        transaction.open_table(NAMES)?;
+        Ok(transaction.commit()?)
+    };
+    let made = Database::create(&new).map_err(|error| cannot_open(&new, error));
+    let made = made.and_then(|db| tables(&db).map_err(failed));
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let named = made.and_then(|()| {
+        let renamed = fs::rename(&new, path).and_then(|()| File::open(folder)?.sync_all());
+        renamed.map_err(|error| unusable(path, error))
+    });
+    if named.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    named
+}
+
+/// The database at `path`. One that is not there is not made: its containers' files would be taken for leftovers.
+fn open(path: &Path) -> Result<Database> {
+    Database::open(path).map_err(|error| cannot_open(path, error))
+}
+
+fn cannot_open(path: &Path, error: DatabaseError) -> Error {
+    let remedy = match &error {
+        DatabaseError::DatabaseAlreadyOpen => {
+            "another process uses it: stop that one, or use another ARCA_HOME"
+        }
+        DatabaseError::UpgradeRequired(_) => "another version of Arca wrote it: use that one",
+        // redb also calls a file that is none of its own an I/O error.
+        DatabaseError::Storage(redb::StorageError::Io(io)) if io.raw_os_error().is_some() => {
+            "check the disk and the rights of ARCA_HOME"
+        }
+        _ => {
+            "it is damaged: move it away to start without containers, or put a backup in its place (images stay; files of \
+             containers that the database does not name are put aside, in containers.lost-N)"
+        }
+    };
+    let text = format!("cannot open the database {}: {error}; {remedy}", path.display());
+    Error::system(text).because(error)
 }
 
 fn put(
@@ -373,6 +408,28 @@ mod tests {
             std::fs::copy(&path, &copy).unwrap();
             assert_eq!(Store::open(&copy).unwrap().load().unwrap().records.len(), n + 1);
         }
+    }
+
+    /// SPEC D2, E5
+    #[test]
+    fn a_database_that_a_crash_left_unmade_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.redb");
+        let new = path.with_extension("new");
+        // redb writes its mark last: this is what a kill or a full disk in between leaves.
+        for (path, left) in [(&new, vec![0; 4096]), (&new, Vec::new()), (&path, Vec::new())] {
+            fs::write(path, left).unwrap();
+            assert!(Store::is_missing(&dir.path().join("store.redb")).unwrap());
+            let store = Store::open(&dir.path().join("store.redb")).unwrap();
+            store.insert(&record("a", "web")).unwrap();
+            drop(store);
+            assert!(!new.exists());
+            fs::remove_file(dir.path().join("store.redb")).unwrap();
+        }
+        // Where it cannot be made, nothing that looks like one is left.
+        fs::create_dir(&new).unwrap();
+        Store::open(&path).unwrap_err();
+        assert!(!path.exists());
     }
 
     /// SPEC D13

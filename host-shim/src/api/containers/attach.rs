@@ -61,11 +61,8 @@ pub(super) async fn attach(
     let wanted = Wanted { stdin: options.stdin, stdout, stderr };
     // Subscribed before the log is read, so that nothing falls between the two; what is in both is rare and harmless.
     let attachment = if stream { Some(engine.attach(&container, wanted).await?) } else { None };
-    let past = query.bool("logs").then(|| {
-        let wanted = runner::logs::Query { stdout, stderr, ..runner::logs::Query::default() };
-        engine.logs(&container, wanted)
-    });
-    let past = past.transpose()?;
+    let past = runner::logs::Query { stdout, stderr, ..runner::logs::Query::default() };
+    let past = if query.bool("logs") { Some(engine.logs(&container, past).await?) } else { None };
     Ok(hijack.answer(version, options, async move { streams(attachment, past).await }))
 }
 

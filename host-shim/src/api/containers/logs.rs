@@ -29,7 +29,7 @@ pub(super) async fn logs(
     let (timestamps, details) = (query.bool("timestamps"), query.bool("details"));
     let container = engine.find(&id)?;
     let tty = container.record().config.tty;
-    let entries = engine.logs(&container, wanted)?;
+    let entries = engine.logs(&container, wanted).await?;
     let details = if details { Some(attributes(&container.record())) } else { None };
     let body =
         entries.map(move |entry| entry.map(|entry| render(&entry, tty, timestamps, details.as_deref())));
