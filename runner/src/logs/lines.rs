@@ -50,8 +50,14 @@ impl Lines {
         }
     }
 
-    /// The stream is over, or the line too long: what is held becomes an entry without a newline.
-    pub(super) fn flush(&mut self, now: impl Fn() -> String, mut emit: impl FnMut(LogStream, &str, &[u8])) {
+    /// The stream is over, or some of it is missing: what is held becomes an entry, and what comes then begins another line.
+    pub(super) fn end(&mut self, now: impl Fn() -> String, emit: impl FnMut(LogStream, &str, &[u8])) {
+        self.flush(now, emit);
+        self.partial = None;
+    }
+
+    /// The line is too long: what is held becomes an entry without a newline.
+    fn flush(&mut self, now: impl Fn() -> String, mut emit: impl FnMut(LogStream, &str, &[u8])) {
         if !self.rest.is_empty() {
             let time = self.partial.get_or_insert_with(now);
             emit(self.stream, time, &self.rest);
@@ -70,7 +76,7 @@ mod tests {
         for chunk in chunks {
             lines.push(chunk, String::new, |_, _, line| seen.push(line.to_vec()));
         }
-        lines.flush(String::new, |_, _, line| seen.push(line.to_vec()));
+        lines.end(String::new, |_, _, line| seen.push(line.to_vec()));
         seen
     }
 

@@ -69,7 +69,7 @@ impl LogWriter {
     /// The stream is over: its unfinished line is written.
     pub(crate) fn finish(&mut self, stream: LogStream) {
         self.emit(stream, |lines, out| {
-            lines.flush(now, |stream, time, line| encode(out, stream, time, line));
+            lines.end(now, |stream, time, line| encode(out, stream, time, line));
         });
     }
 
@@ -91,6 +91,9 @@ impl LogWriter {
     /// Lines that never got here are missing from the log.
     pub(super) fn left_out(&mut self, lines: usize, why: &str) {
         if lines > 0 {
+            // Half a line must not go on with the end of another.
+            self.finish(LogStream::Stdout);
+            self.finish(LogStream::Stderr);
             self.lose(lines, why);
         }
     }
@@ -164,15 +167,24 @@ impl LogWriter {
         if self.max_file == 1 {
             self.file.set_len(0)?;
         } else {
-            for number in (1..self.max_file).rev() {
-                match fs::rename(numbered(&self.path, number - 1), numbered(&self.path, number)) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
+            // The new file first: without it nothing is moved, however often this is tried again on a full disk.
+            let mut fresh = self.path.as_os_str().to_owned();
+            fresh.push(".new");
+            let file = OpenOptions::new().create(true).append(true).open(&fresh)?;
+            // Moved already where only the last step failed.
+            if self.path.try_exists()? {
+                for number in (1..self.max_file).rev() {
+                    match fs::rename(numbered(&self.path, number - 1), numbered(&self.path, number)) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        _ => {}
+                    }
                 }
             }
-            self.file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+            fs::rename(&fresh, &self.path)?;
+            self.file = file;
         }
         self.size = 0;
+        self.torn = false;
         Ok(())
     }
 }
@@ -228,6 +240,42 @@ mod tests {
         drop(log);
         LogWriter::open(&path, 0, 1).unwrap().write(LogStream::Stderr, b"again\n");
         assert_eq!(texts(&path).last().unwrap(), "again\n");
+    }
+
+    #[test]
+    fn a_rotation_that_fails_moves_nothing_however_often_it_is_tried() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.log");
+        let mut log = LogWriter::open(&path, 300, 3).unwrap();
+        while !numbered(&path, 2).exists() || log.size < 300 {
+            log.write(LogStream::Stdout, b"some words of output\n");
+        }
+        let files = || [0, 1, 2].map(|number| fs::read(numbered(&path, number)).unwrap());
+        let (before, blocked) = (files(), dir.path().join("c.log.new"));
+        fs::create_dir(&blocked).unwrap();
+        for _ in 0..5 {
+            log.write(LogStream::Stdout, b"lost\n");
+        }
+        assert_eq!(files(), before);
+        fs::remove_dir(&blocked).unwrap();
+        log.torn = true;
+        log.write(LogStream::Stdout, b"later\n");
+        assert_eq!([files()[1].clone(), files()[2].clone()], [before[0].clone(), before[1].clone()]);
+        let told = texts(&path);
+        assert!(told[0].starts_with("arca: 5 lines of output are missing here"), "{told:?}");
+        assert_eq!(told[1], "later\n");
+    }
+
+    #[test]
+    fn half_a_line_does_not_go_on_with_what_comes_behind_a_gap() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.log");
+        let mut log = LogWriter::open(&path, 0, 1).unwrap();
+        log.write(LogStream::Stdout, b"half");
+        log.left_out(2, "the disk was too slow");
+        log.write(LogStream::Stdout, b" of another\n");
+        let told = "arca: 2 lines of output are missing here: the disk was too slow\n";
+        assert_eq!(texts(&path), ["half", told, " of another\n"]);
     }
 
     /// SPEC D10
