@@ -43,7 +43,7 @@ mod slow;
 mod stubs;
 mod system;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod volumes;
 
 pub(crate) use images::until;

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// An engine with nothing in it, on a machine that cannot boot.
-pub(super) async fn engine() -> (TempDir, Arc<Engine>) {
+pub(crate) async fn engine() -> (TempDir, Arc<Engine>) {
     let dir = tempfile::tempdir().unwrap();
     let mut home = Home::new(dir.path()).unwrap();
     home.furnish().unwrap();

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
 use proto::sandbox::{
     ArchiveGetRequest, ArchiveGetResponse, ArchivePutOpen, ArchivePutRequest, ArchiveStatRequest, Change,
     ChangesRequest, PathStat, SetTimeRequest,
@@ -24,6 +25,10 @@ const IDLE: Duration = Duration::from_secs(5);
 const ARCHIVE: Duration = Duration::from_secs(60);
 /// Parts of an archive on their way to a slow client.
 const PARTS: usize = 4;
+/// Longest pause of a client that is sent an archive, as `Limits::stall`: nothing else can use an unseen VM meanwhile.
+const STALL: Duration = Duration::from_secs(300);
+/// Longest wait for the files of a container that somebody else uses.
+const LOCK: Duration = Duration::from_secs(60);
 /// Memory for the changes of a container, and of each beside its path; arca-init itself lists fewer.
 const MAX_CHANGES: usize = 96 << 20;
 const CHANGE_COST: usize = 48;
@@ -67,13 +72,14 @@ impl Engine {
         self: &Arc<Self>,
         container: &Arc<Container>,
         path: &str,
-    ) -> Result<(PathStat, ReceiverStream<Result<Bytes>>)> {
+    ) -> Result<(PathStat, impl Stream<Item = Result<Bytes>> + Send + use<>)> {
         let (give_stat, stat) = oneshot::channel();
         let (parts, body) = mpsc::channel(PARTS);
         let (engine, container, path) = (self.clone(), container.clone(), path.to_owned());
-        tokio::spawn(async move { engine.copy_out(&container, &path, give_stat, parts).await });
+        let (whole, ended) = oneshot::channel();
+        tokio::spawn(async move { engine.copy_out(&container, &path, give_stat, parts, whole).await });
         let stat = stat.await.map_err(|_| Error::system("the task that reads an archive was lost"))??;
-        Ok((stat, ReceiverStream::new(body)))
+        Ok((stat, or_broken(body, ended)))
     }
 
     /// Reads an archive from the guest; the guest stays until it is read.
@@ -83,6 +89,7 @@ impl Engine {
         path: &str,
         stat: oneshot::Sender<Result<PathStat>>,
         parts: mpsc::Sender<Result<Bytes>>,
+        whole: oneshot::Sender<()>,
     ) {
         let open = async {
             let guest = self.guest(container).await?;
@@ -100,19 +107,25 @@ impl Engine {
             Err(error) => return drop(stat.send(Err(error))),
         };
         self.events.publish(container.event("archive-path").with("path", path));
-        if stat.send(Ok(what)).is_err() || parts.send(Ok(first)).await.is_err() {
+        if stat.send(Ok(what)).is_err() || !give(&parts, Ok(first), STALL).await {
             return;
         }
         loop {
             match next(&mut stream).await {
                 Ok(Some(part)) => {
-                    if parts.send(Ok(part.data)).await.is_err() {
+                    if !give(&parts, Ok(part.data), STALL).await {
                         return;
                     }
                 }
-                Ok(None) => return,
-                // The body breaks off: the client sees that the tar is not whole.
-                Err(error) => return drop(parts.send(Err(error)).await),
+                Ok(None) => {
+                    // An error is as good: nobody reads any more.
+                    let _ = whole.send(());
+                    return;
+                }
+                Err(error) => {
+                    give(&parts, Err(error), STALL).await;
+                    return;
+                }
             }
         }
     }
@@ -127,7 +140,6 @@ impl Engine {
         mut open: ArchivePutOpen,
         parts: impl futures::Stream<Item = Bytes> + Send + 'static,
     ) -> Result<()> {
-        use futures::StreamExt;
         if container.record().host.readonly_rootfs {
             return Err(Error::new(crate::error::Kind::Forbidden, "container rootfs is marked read-only"));
         }
@@ -141,7 +153,7 @@ impl Engine {
             let _ = &sending;
             ArchivePutRequest { open: None, data }
         });
-        let requests = futures::stream::iter([first]).chain(rest);
+        let requests = stream::iter([first]).chain(rest);
         let mut sandbox = guest.vm.sandbox();
         let put = sandbox.archive_put(requests);
         // It lasts as long as the client sends, and then what the guest needs to write it.
@@ -192,7 +204,7 @@ impl Engine {
         if let Some(run) = container.run() {
             return Ok(Guest { vm: run.vm.clone(), _files: None });
         }
-        let mut files = container.files.lock().await;
+        let mut files = lock(container, LOCK).await?;
         // A start holds the lock while it boots.
         if let Some(run) = container.run() {
             return Ok(Guest { vm: run.vm.clone(), _files: None });
@@ -250,6 +262,43 @@ impl Engine {
     }
 }
 
+/// The unseen VM of a container, once nobody else uses it.
+///
+/// # Errors
+/// 409 when a copy or a start has it for longer than a request waits.
+pub(crate) async fn lock_files(container: &Container) -> Result<MutexGuard<'_, Files>> {
+    lock(container, LOCK).await
+}
+
+async fn lock(container: &Container, within: Duration) -> Result<MutexGuard<'_, Files>> {
+    tokio::time::timeout(within, container.files.lock()).await.map_err(|_| {
+        Error::conflict(format!(
+            "the files of container {} have been in use for {within:?}: end the `docker cp` whose client does not go on, or wait \
+             for the start that is under way",
+            container.id
+        ))
+    })
+}
+
+/// Hands a part to the client; false when it is gone, or has read nothing for `stall`.
+async fn give(parts: &mpsc::Sender<Result<Bytes>>, part: Result<Bytes>, stall: Duration) -> bool {
+    let sent = tokio::time::timeout(stall, parts.send(part)).await;
+    if sent.is_err() {
+        tracing::warn!("an archive is broken off: its client has read nothing for {stall:?}");
+    }
+    matches!(sent, Ok(Ok(())))
+}
+
+/// The parts, then an error unless the archive is said to be whole: what is cut between two files looks complete.
+fn or_broken(
+    parts: mpsc::Receiver<Result<Bytes>>,
+    whole: oneshot::Receiver<()>,
+) -> impl Stream<Item = Result<Bytes>> + Send {
+    let broken = |ended: Result<(), _>| ended.is_err().then(|| Err(Error::system("the archive broke off")));
+    let end = stream::once(whole).filter_map(move |ended| std::future::ready(broken(ended)));
+    ReceiverStream::new(parts).chain(end)
+}
+
 async fn next(stream: &mut Streaming<ArchiveGetResponse>) -> Result<Option<ArchiveGetResponse>> {
     tokio::time::timeout(ARCHIVE, stream.message())
         .await
@@ -271,4 +320,45 @@ fn no_such_file(error: Error, container: &Container, path: &str) -> Error {
         return Error::not_found(text).because(error);
     }
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::record::tests::record;
+
+    const SHORT: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_holds_nobody_up() {
+        let (parts, body) = mpsc::channel(1);
+        let (whole, ended) = oneshot::channel();
+        assert!(give(&parts, Ok(Bytes::from_static(b"a")), SHORT).await);
+        assert!(!give(&parts, Ok(Bytes::from_static(b"b")), SHORT).await);
+        // What it was sent does not end as if it were all.
+        drop((parts, whole));
+        let seen: Vec<_> = or_broken(body, ended).collect().await;
+        assert_eq!(seen[0].as_ref().unwrap(), "a");
+        assert!(seen.len() == 2 && seen[1].is_err());
+    }
+
+    #[tokio::test]
+    async fn a_whole_archive_just_ends() {
+        let (parts, body) = mpsc::channel(1);
+        let (whole, ended) = oneshot::channel();
+        assert!(give(&parts, Ok(Bytes::new()), SHORT).await);
+        whole.send(()).unwrap();
+        drop(parts);
+        assert!(or_broken(body, ended).all(|part| std::future::ready(part.is_ok())).await);
+    }
+
+    #[tokio::test]
+    async fn files_in_use_are_waited_for_and_not_for_ever() {
+        let container = Container::new(record("a", "web"));
+        let held = lock(&container, SHORT).await.unwrap();
+        let error = lock(&container, SHORT).await.unwrap_err();
+        assert!(error.message.contains("docker cp"), "{}", error.message);
+        drop(held);
+        assert!(lock_files(&container).await.is_ok());
+    }
 }

@@ -17,7 +17,7 @@ use super::{
     vm,
 };
 
-/// A wait for an exit is asked anew after this time, so that a runner that hangs is noticed.
+/// A wait for an exit is asked anew after this time. A runner that hangs is noticed earlier, by [`vm::watch`].
 const WAIT: Duration = Duration::from_secs(300);
 /// Pause before asking a runner again that lives but did not answer.
 const RETRY: Duration = Duration::from_millis(100);

@@ -2,7 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Engine, container::Container, create::remove_dir, record::Status};
+use super::{
+    Engine,
+    archive::{close, lock_files},
+    container::Container,
+    create::remove_dir,
+    record::Status,
+    stop::ending,
+};
 use crate::error::{Error, Result};
 
 /// How to remove.
@@ -28,6 +35,8 @@ impl Engine {
         if let Some(run) = container.run().filter(|_| how.force) {
             self.kill_hard(container, &run).await?;
         }
+        // One that ends at this moment has no VM that could be asked, and is not recorded as ended yet.
+        ending(container).await;
         let (id, name) = (container.id.clone(), container.record().name.clone());
         match container.status() {
             Status::Running | Status::Restarting => {
@@ -46,6 +55,8 @@ impl Engine {
         if container.seen.borrow().removed {
             return Err(Error::not_found(format!("No such container: {id}")));
         }
+        // Before the state changes: while somebody copies files, nothing has happened to the container.
+        let mut files = lock_files(container).await?;
         // Durable before anything is gone: a crash in between is finished at the next start.
         self.change(container, |record| {
             record.state.status = Status::Removing;
@@ -53,7 +64,8 @@ impl Engine {
         })
         .await?;
         self.wait_idle(container).await?;
-        self.close_files(container).await;
+        close(&mut files).await;
+        drop(files);
         drop(container.take_waiting());
         let (dir, run_dir) = (self.home.container(&id), self.home.vm_run(&id));
         tokio::task::spawn_blocking(move || {
