@@ -15,22 +15,30 @@ use crate::{
 };
 
 /// Ends the daemon and every VM of a home and removes the folder, once its standard input is closed: that happens when the
-/// test process ends, even by SIGKILL. Runners are found by their lock files, which hold their pids.
+/// test process ends, even by SIGKILL. Ours are processes of our programs (`exe` is one that was started by its link) that
+/// name the home or have a file of it; a path in the arguments alone would also be that of an editor.
 const REAPER: &str = r#"
 read -r _
 ARCA_HOME="$HOME_DIR" "$@" daemon stop >/dev/null 2>&1
-# The program may be gone, or another one.
-pid=$(head -n 1 "$HOME_DIR/daemon.lock" 2>/dev/null)
-grep -qz daemon "/proc/$pid/cmdline" 2>/dev/null && tr '\0' '\n' <"/proc/$pid/environ" | grep -qx "ARCA_HOME=$HOME_DIR" && kill -KILL "$pid"
-for lock in "$HOME_DIR"/run/*/runner.lock; do
-  [ -e "$lock" ] || continue
-  pid=$(sed -n 's/.*"pid":\([0-9]*\).*/\1/p; s/^\([0-9][0-9]*\).*/\1/p' "$lock" | head -n 1)
-  [ -n "$pid" ] && kill -TERM "$pid" 2>/dev/null
-done
+home=$(realpath "$HOME_DIR")
+short=$(readlink "$HOME_DIR/run")
+ours() {
+  for process in /proc/[0-9]*; do
+    read -r program 2>/dev/null <"$process/comm" || continue
+    case $program in arca|exe|qemu-system*|setpriv|prlimit) ;; *) continue ;; esac
+    if tr '\0' '\n' 2>/dev/null <"$process/environ" | grep -qxF "ARCA_HOME=$HOME_DIR" ||
+      grep -qaF "$HOME_DIR/" "$process/cmdline" 2>/dev/null ||
+      find "$process/fd" "$process/cwd" \( -lname "$home/*" -o -lname "${short:-$home}/*" \) 2>/dev/null | grep -q .
+    then echo "${process#/proc/}"; fi
+  done
+}
+pids=$(ours)
+[ -n "$pids" ] && kill -TERM $pids 2>/dev/null
 i=0
-while [ $i -lt 100 ] && pgrep -f "$HOME_DIR/" >/dev/null; do sleep 0.1; i=$((i+1)); done
-pkill -KILL -f "$HOME_DIR/" 2>/dev/null
-short=$(readlink "$HOME_DIR/run") && rm -rf "$short"
+while [ $i -lt 100 ] && [ -n "$(ours)" ]; do sleep 0.1; i=$((i+1)); done
+pids=$(ours)
+[ -n "$pids" ] && kill -KILL $pids 2>/dev/null
+[ -n "$short" ] && rm -rf "$short"
 rm -rf "$HOME_DIR"
 "#;
 

@@ -1,6 +1,7 @@
 //! Which device nodes a container may open (kernel documentation, cgroup-v2, "Device controller"): an eBPF program on its
 //! cgroup, since CAP_MKNOD is one of docker's default capabilities and the VM's disks, console and kernel log are only a
-//! device number away. The list is runc's; a privileged container has no program.
+//! device number away. The list is runc's without 5:1, the VM's own console: a container's is a pts. A privileged container has no
+//! program.
 
 use std::{
     fs::File,
@@ -19,7 +20,9 @@ const BPF_F_ALLOW_MULTI: u32 = 2;
 
 /// `BPF_DEVCG_ACC_*` and `BPF_DEVCG_DEV_*` of linux/bpf.h.
 const MKNOD: i32 = 1;
-const ALL: i32 = MKNOD | 2 | 4;
+const READ: i32 = 2;
+const WRITE: i32 = 4;
+const ALL: i32 = MKNOD | READ | WRITE;
 const BLOCK: i32 = 1;
 const CHAR: i32 = 2;
 
@@ -31,8 +34,8 @@ struct Rule {
     minor: Option<u32>,
 }
 
-/// null, zero, full, random, urandom, tty, console, ptmx.
-const NODES: [(u32, u32); 8] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)];
+/// null, zero, full, random, urandom, tty, ptmx, net/tun.
+const NODES: [(u32, u32); 8] = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2), (10, 200)];
 /// Terminals of a devpts.
 const PTS_MAJOR: u32 = 136;
 
@@ -51,9 +54,26 @@ fn rules(extra: &[Device]) -> Vec<Rule> {
     rules.push(char(PTS_MAJOR, None));
     rules.extend(extra.iter().map(|wanted| Rule {
         kind: if wanted.kind() == device::Kind::Block { BLOCK } else { CHAR },
+        access: access(&wanted.permissions),
         ..char(wanted.major, Some(wanted.minor))
     }));
     rules
+}
+
+/// The mask of `--device`'s letters; a letter that nobody knows opens nothing.
+fn access(permissions: &str) -> i32 {
+    if permissions.is_empty() {
+        return ALL;
+    }
+    permissions.bytes().fold(0, |access, letter| {
+        access
+            | match letter {
+                b'r' => READ,
+                b'w' => WRITE,
+                b'm' => MKNOD,
+                _ => 0,
+            }
+    })
 }
 
 /// One eBPF instruction (kernel documentation, "BPF Instruction Set").
@@ -218,7 +238,9 @@ mod tests {
     #[test]
     fn default_devices_and_named_ones_only() {
         let fuse = Device { major: 10, minor: 229, ..Device::default() };
-        let program = program(&rules(&[fuse]));
+        let rtc = Device { major: 252, minor: 0, permissions: "r".into(), ..Device::default() };
+        let unknown = Device { major: 10, minor: 237, permissions: "x".into(), ..Device::default() };
+        let program = program(&rules(&[fuse, rtc, unknown]));
         for (kind, access, major, minor, expected) in [
             (CHAR, ALL, 1, 3, true),
             (CHAR, 2, 136, 7, true),
@@ -231,7 +253,16 @@ mod tests {
             (CHAR, 2, 1, 1, false),
             (CHAR, 4, 1, 11, false),
             (CHAR, 4, 4, 64, false),
-            (CHAR, 2, 10, 200, false),
+            (CHAR, 2, 10, 232, false),
+            (CHAR, WRITE, 5, 1, false),
+            (CHAR, READ, 5, 1, false),
+            (CHAR, READ | WRITE, 10, 200, true),
+            (CHAR, READ, 252, 0, true),
+            (CHAR, MKNOD, 252, 0, true),
+            (CHAR, WRITE, 252, 0, false),
+            (CHAR, READ | WRITE, 252, 0, false),
+            (CHAR, READ, 252, 1, false),
+            (CHAR, READ, 10, 237, false),
         ] {
             assert_eq!(
                 allows(&program, kind, access, major, minor),

@@ -31,7 +31,7 @@ use crate::{
     },
     log,
     process::{Process, reaper::Reaper},
-    sys::loopback,
+    sys::{loopback, priority},
 };
 
 pub(crate) use rootfs::RootError;
@@ -247,7 +247,7 @@ impl Container {
 async fn calm_down(pid: i32, reaper: Arc<Reaper>) {
     tokio::time::sleep(BOOST).await;
     reaper.with(pid, |pid| {
-        if let Err(error) = rustix::process::setpriority_process(Some(pid), 0) {
+        if let Err(error) = priority::calm_down(pid) {
             log::warning!("priority of {pid:?}: {error}");
         }
     });

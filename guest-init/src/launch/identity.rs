@@ -9,7 +9,7 @@ use nix::{
 };
 
 use super::{config::Process, failure::Failure};
-use crate::{boot::reserve::NICE, users::Account};
+use crate::{sys::priority, users::Account};
 
 /// Sets the resource limits.
 pub(super) fn limits(process: &Process) -> Result<(), Failure> {
@@ -22,26 +22,11 @@ pub(super) fn limits(process: &Process) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `SCHED_ATTR_SIZE_VER0`: the fields up to sched_period.
-const SCHED_ATTR_SIZE: u32 = 48;
-
 /// Gives PID 1's priority back. With `boost` it stays until PID 1 takes it, but is not inherited: the command would wait for
 /// minutes among the thousands of a fork bomb.
 pub(super) fn priority(boost: bool) -> Result<(), Failure> {
     if boost {
-        let attributes = libc::sched_attr {
-            size: SCHED_ATTR_SIZE,
-            sched_policy: libc::SCHED_OTHER.cast_unsigned(),
-            sched_flags: libc::SCHED_FLAG_RESET_ON_FORK as u64,
-            sched_nice: NICE,
-            sched_priority: 0,
-            sched_runtime: 0,
-            sched_deadline: 0,
-            sched_period: 0,
-        };
-        // SAFETY: sched_setattr(2) reads `size` bytes of the attributes, which live through the call.
-        let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
-        return Errno::result(result).map(drop).map_err(|e| Failure::setup("sched_setattr", e));
+        return priority::boost().map_err(|e| Failure::setup("sched_setattr", e));
     }
     rustix::process::setpriority_process(None, 0).map_err(|e| Failure::setup("setpriority", e))
 }

@@ -3,5 +3,6 @@
 pub(crate) mod fdpass;
 pub(crate) mod inroot;
 pub(crate) mod loopback;
+pub(crate) mod priority;
 pub(crate) mod random;
 pub(crate) mod tty;

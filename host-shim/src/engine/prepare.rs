@@ -231,6 +231,7 @@ fn devices(host: &HostConfig) -> Result<Vec<Device>> {
             major: *major,
             minor: *minor,
             mode: 0o666,
+            permissions: wanted.cgroup_permissions.clone(),
         })
     };
     host.devices.iter().flatten().map(device).collect()
@@ -359,6 +360,18 @@ mod tests {
         assert_eq!(of(true, true), (seccomp_profile::Kind::Unconfined, all));
         assert_eq!(of(false, true), (seccomp_profile::Kind::Default, all));
         assert_eq!(of(false, false), (seccomp_profile::Kind::Default, some));
+    }
+
+    /// SPEC C4
+    #[test]
+    fn devices_keep_their_permissions() {
+        let fuse = super::super::model::Device {
+            path_on_host: "/dev/fuse".into(),
+            cgroup_permissions: "r".into(),
+            ..Default::default()
+        };
+        let host = HostConfig { devices: Some(vec![fuse]), ..HostConfig::default() };
+        assert_eq!(devices(&host).unwrap()[0].permissions, "r");
     }
 
     #[test]

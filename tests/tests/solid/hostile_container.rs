@@ -192,18 +192,20 @@ fn disks_and_consoles_cannot_be_opened() {
     let script = "cd /root; n=0
         for disk in /sys/block/*/dev; do
             mknod d$n b $(tr : ' ' < $disk) || echo mknod; /saboteur open /root/d$n; n=$((n+1)); done
-        for c in '4 64' '5 3' '1 1' '1 2' '1 11' '10 200' '229 0' '241 0'; do
+        for c in '4 64' '5 1' '5 3' '1 1' '1 2' '1 11' '10 232' '229 0' '241 0'; do
             mknod c$n c $c || echo mknod; /saboteur open /root/c$n; n=$((n+1)); done
-        mknod null c 1 3; /saboteur open /root/null; mount d0 /mnt || echo no mount";
+        mknod null c 1 3; /saboteur open /root/null; mknod tun c 10 200; /saboteur open /root/tun; mount d0 /mnt || echo no mount";
     let said = container.sh(script).ok().to_owned();
     let lines: Vec<&str> = said.lines().collect();
-    assert!(lines.len() > 9, "{said}");
-    assert_eq!(&lines[lines.len() - 2..], ["opened", "no mount"], "{said}");
-    assert!(lines[..lines.len() - 2].iter().all(|line| *line == "refused 1"), "{said}");
+    assert!(lines.len() > 12, "{said}");
+    assert_eq!(&lines[lines.len() - 3..], ["opened", "opened", "no mount"], "{said}");
+    assert!(lines[..lines.len() - 3].iter().all(|line| *line == "refused 1"), "{said}");
     // What the user named is open, and nothing else.
     let container = Container::run("devices", &["--device", "/dev/fuse"], &["sleep", "1000"]);
-    let script = "/saboteur open /dev/fuse; mknod /t c 10 200; /saboteur open /t";
-    assert_eq!(container.sh(script).ok(), "opened\nrefused 1");
+    let script = "/saboteur open /dev/fuse; /saboteur write /dev/fuse; mknod /t c 10 232; /saboteur open /t";
+    assert_eq!(container.sh(script).ok(), "opened\nopened\nrefused 1");
+    let container = Container::run("devices", &["--device", "/dev/fuse:/dev/fuse:r"], &["sleep", "1000"]);
+    assert_eq!(container.sh("/saboteur open /dev/fuse; /saboteur write /dev/fuse").ok(), "opened\nrefused 1");
 }
 
 /// SPEC C5

@@ -14,8 +14,8 @@ use crate::support::{eventually, fresh};
 
 /// Rounds go on for so long, unless `ARCA_TORTURE_ROUNDS` says how many there are.
 const TIME: Duration = Duration::from_secs(90);
-/// A daemon answers within this time of its start.
-const ANSWER: Duration = Duration::from_secs(10);
+/// A daemon answers within this time of its start. What is promised (D11) is measured where nothing runs beside it.
+const ANSWER: Duration = Duration::from_secs(60);
 /// Power-off of VMs that nobody wants.
 const SETTLED: Duration = Duration::from_secs(40);
 /// From the start of a docker CLI to its first request.
