@@ -213,6 +213,8 @@ async fn files_of_containers_are_put_aside_before_there_is_a_database() {
     let (home, images) = (left.home.clone(), left.images());
     Engine::start(home, Config::default(), machine, images, deadline).await.unwrap_err();
     fs::remove_dir(left.home.store().with_extension("new")).unwrap();
+    // They must be safe already: with a database there, they would be leftovers.
+    assert_eq!(names(left.dir.path().join("containers.lost-1/c1")), ["disk.img"]);
     left.start().await;
     left.start().await;
     assert_eq!(names(left.dir.path().join("containers.lost-1/c1")), ["disk.img"]);
