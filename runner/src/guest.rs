@@ -1,13 +1,16 @@
 //! Calls to the guest with deadlines; repeated when the connection was lost, since every RPC of it is idempotent.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use proto::{
     dial, ports,
     sandbox::{GetInfoRequest, GetInfoResponse, sandbox_client::SandboxClient},
 };
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tonic::{Code, Response, Status};
+use tonic::{Code, Response, Status, transport::Channel};
 
 use crate::{Error, VmSpec, silence, vmm::Vm};
 
@@ -70,24 +73,35 @@ pub(crate) async fn ready(vm: &dyn Vm, spec: &VmSpec) -> Result<(), Error> {
 
 /// Ends once the guest does not answer any more.
 pub(crate) async fn until_silent(vm: &dyn Vm) {
-    silence::until_silent(silence::LIMIT, || async {
+    // A connection that hangs must not be mistaken for the guest: it is used again only after an answer.
+    let kept = Mutex::new(None);
+    let kept = &kept;
+    silence::until_silent(silence::LIMIT, || async move {
         // Nothing is lost while it waits, all would be if it were ended.
         if vm.waits_for_room() {
             return true;
         }
-        match info(vm).await {
-            Ok(_) => true,
-            // Any answer is a sign of life.
-            Err(status) => !is_lost(&status),
+        let known = kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut guest = known.unwrap_or_else(|| control(vm));
+        let answer = guest.get_info(GetInfoRequest {}).await;
+        // Any answer is a sign of life.
+        let lives = answer.as_ref().err().is_none_or(|status| !is_lost(status));
+        if lives {
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(guest);
         }
+        lives
     })
     .await;
 }
 
 /// Over a connection of its own: one that hangs must not be mistaken for the guest.
 async fn info(vm: &dyn Vm) -> Result<GetInfoResponse, Status> {
-    let mut guest = SandboxClient::new(vm.channel(ports::GUEST_CONTROL));
-    guest.get_info(GetInfoRequest {}).await.map(Response::into_inner)
+    control(vm).get_info(GetInfoRequest {}).await.map(Response::into_inner)
+}
+
+/// A connection that is dialled with the first question.
+fn control(vm: &dyn Vm) -> SandboxClient<Channel> {
+    SandboxClient::new(vm.channel(ports::GUEST_CONTROL))
 }
 
 /// Whether the status tells of the connection, not of the request: tonic has `Unavailable` for a failed dial and `Unknown`

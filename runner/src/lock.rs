@@ -4,6 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Seek, Write},
     path::Path,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -13,6 +14,9 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, spec::LOCK};
+
+/// Time the lock is tried for: [`owner`] holds a shared one for a moment, which is long when its thread is preempted.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Who holds the lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,13 +42,12 @@ impl Lock {
             .truncate(false)
             .open(&path)
             .map_err(Error::file("open", &path))?;
-        // A few tries: `owner` holds a shared lock for a moment.
-        let mut tries = 0..20;
+        let deadline = Instant::now() + PATIENCE;
         while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            if tries.next().is_none() {
+            if Instant::now() >= deadline {
                 return Err(Error::Busy { vm_id: vm_id.to_owned(), run_dir: run_dir.to_owned() });
             }
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(1));
         }
         let owner = Owner { pid: std::process::id(), vm_id: vm_id.to_owned() };
         let text =
@@ -94,6 +97,21 @@ mod tests {
         assert_eq!(owner(dir.path()).unwrap(), None);
         Lock::take(dir.path(), "def").unwrap();
         assert_eq!(owner(&dir.path().join("gone")).unwrap(), None);
+    }
+
+    #[test]
+    fn one_who_looks_for_long_is_no_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Lock::take(dir.path(), "abc").unwrap());
+        let looks = File::open(dir.path().join(LOCK)).unwrap();
+        flock(&looks, FlockOperation::LockShared).unwrap();
+        let looking = std::thread::spawn(move || {
+            std::thread::sleep(PATIENCE / 8);
+            drop(looks);
+        });
+        let taken = Lock::take(dir.path(), "abc");
+        looking.join().unwrap();
+        taken.unwrap();
     }
 
     #[test]

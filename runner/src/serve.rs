@@ -40,6 +40,8 @@ const POWER_OFF: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(2);
 /// Time an attached client has to read the last output.
 const LAST_READ: Duration = Duration::from_secs(60);
+/// Time a VM that was killed has to be gone. A thread of QEMU in a call of a file system that hangs is not gone even then.
+const REAPED: Duration = Duration::from_secs(5);
 /// Grace on SIGTERM.
 const SIGNAL_GRACE_MS: u32 = 10_000;
 /// `SIGKILL` in the guest (signal(7)).
@@ -265,9 +267,15 @@ async fn power_off(runner: &Runner, vm: &dyn Vm) {
     tracing::info!(ms = begin.elapsed().as_millis(), orderly = ended, "VM powered off");
 }
 
+/// Kills the VM. What the kernel does not let go yet holds nothing up: the disk stays locked by QEMU itself until it is gone.
 async fn stop_hard(vm: &dyn Vm) {
     vm.kill();
-    vm.wait().await;
+    if timeout(REAPED, vm.wait()).await.is_err() {
+        tracing::error!(
+            "the VM was killed and is not gone after {REAPED:?}{}: it is not waited for",
+            vm.condition()
+        );
+    }
 }
 
 /// The VM is gone: answers under way get through, then nothing of the runner is left.
@@ -298,6 +306,80 @@ fn remove_sockets(names: &[&str]) {
                 tracing::warn!(%error, name, "socket not removed");
             }
             _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use tonic::transport::{Channel, Endpoint};
+
+    use super::*;
+    use crate::{Accelerator, exit::read_exit};
+
+    /// One that the kernel does not let go.
+    struct Undead;
+
+    #[async_trait]
+    impl Vm for Undead {
+        fn pid(&self) -> u32 {
+            1
+        }
+        fn channel(&self, _port: u32) -> Channel {
+            Endpoint::from_static("http://127.0.0.1:1").connect_lazy()
+        }
+        async fn wait(&self) -> String {
+            std::future::pending().await
+        }
+        fn kill(&self) {}
+        fn waits_for_room(&self) -> bool {
+            false
+        }
+        fn condition(&self) -> String {
+            ": QEMU waits for the host's disk".into()
+        }
+        fn tail(&self, _lines: usize) -> String {
+            String::new()
+        }
+    }
+
+    fn running(state_dir: &Path) -> Arc<Runner> {
+        let runner = Runner::new(VmSpec {
+            vm_id: "a".into(),
+            run_dir: state_dir.to_owned(),
+            state_dir: state_dir.to_owned(),
+            kernel: "/k".into(),
+            initramfs: "/i".into(),
+            qemu: "qemu".into(),
+            accelerator: Accelerator::Tcg,
+            cpus: 1,
+            memory_mib: 128,
+            disks: Vec::new(),
+            boot_timeout_ms: 1,
+        });
+        runner.machine.advance(Event::Booting { hypervisor_pid: 1 });
+        runner.machine.advance(Event::Ready { boot_ms: 1 });
+        runner.machine.advance(Event::Running { pid: 1, started_at: clock::format(clock::now()) });
+        runner
+    }
+
+    /// SPEC V2
+    #[tokio::test(start_paused = true)]
+    async fn a_vm_that_cannot_be_killed_is_recorded_all_the_same() {
+        for ended in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let runner = running(dir.path());
+            let end = async {
+                if ended {
+                    hung(&runner, &Undead).await;
+                } else {
+                    shut_down(&runner, &Undead, Duration::from_secs(1)).await;
+                }
+            };
+            timeout(REAPED * 4, end).await.unwrap();
+            assert_eq!(runner.machine.get().stage, Stage::Exited);
+            assert_eq!(read_exit(dir.path()).unwrap().unwrap().exit_code, KILLED);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
@@ -18,6 +19,10 @@ use crate::{
 
 /// Smallest and largest context id of a guest.
 const GUEST_CIDS: std::ops::Range<u64> = 3..0xffff_ffff;
+
+/// Time the thread has to end: more than QEMU has for the rest of a message. QEMU shares the descriptors it is told of, and could
+/// make one block that did not: such a thread is left to the end of the process.
+const PATIENCE: Duration = Duration::from_secs(6);
 
 /// Which guest, and where its sockets are.
 #[derive(Clone, Debug)]
@@ -113,20 +118,43 @@ impl Device {
         self.join()
     }
 
-    /// Ends the device: all clients see an end, the sockets' files are removed. Blocks for a moment only; a device that waits
-    /// for QEMU to connect to its socket, for at most 5 s if QEMU hangs in the middle of a message.
-    pub fn stop(mut self) -> End {
-        self.signal();
-        self.join()
+    /// Leaves a device that does not end to the end of the process: nothing waits for it any more.
+    pub fn abandon(mut self) {
+        self.thread = None;
     }
 
-    fn signal(&self) {
+    /// Ends the device: all clients see an end, the sockets' files are removed. Blocks for a moment only, for at most 6 s if QEMU
+    /// hangs in the middle of a message or holds the thread up; in an async task use [`Device::request_stop`] and
+    /// [`Device::ended`].
+    pub fn stop(mut self) -> End {
+        self.request_stop();
+        self.join_soon()
+    }
+
+    /// Has the device end, without waiting for it: [`Device::ended`] tells.
+    pub fn request_stop(&self) {
         // A full counter has woken the thread already.
         let _ = self.stopper.write(1);
         if let Some(frontend) = &self.frontend {
             // Not there any more: then nobody waits for it.
             let _ = frontend.shutdown(Shutdown::Both);
         }
+    }
+
+    /// As [`Device::join`], but for [`PATIENCE`] at most.
+    fn join_soon(&mut self) -> End {
+        let deadline = Instant::now() + PATIENCE;
+        while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            if Instant::now() >= deadline {
+                self.thread = None;
+                tracing::error!(
+                    "the vsock device's thread does not end: it is left to the end of the process"
+                );
+                return End::Failed("the vsock device's thread does not end".into());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.join()
     }
 
     fn join(&mut self) -> End {
@@ -143,7 +171,35 @@ fn check(guest_cid: u64) -> Result<(), Error> {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        self.signal();
-        self.join();
+        if self.thread.is_some() {
+            self.request_stop();
+            self.join_soon();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SPEC V2
+    #[test]
+    fn a_thread_that_qemu_holds_up_is_not_waited_for_for_ever() {
+        let hung = || Device {
+            stopper: EventFd::new(0).unwrap(),
+            frontend: None,
+            ended: watch::channel(None).1,
+            thread: Some(std::thread::spawn(|| {
+                loop {
+                    std::thread::park()
+                }
+            })),
+        };
+        let begin = Instant::now();
+        assert!(matches!(hung().stop(), End::Failed(_)));
+        assert!(begin.elapsed() < 5 * PATIENCE);
+        let begin = Instant::now();
+        hung().abandon();
+        assert!(begin.elapsed() < PATIENCE);
     }
 }

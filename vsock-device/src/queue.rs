@@ -111,7 +111,8 @@ impl Ring {
         if self.queue.needs_notification(memory)?
             && let Some(call) = &mut self.call
         {
-            // The counter of an event descriptor cannot overflow by ones; nothing else can fail.
+            // A counter that is full has woken the guest already. QEMU can have it block, since it shares the open file's flags: it
+            // then holds up its own VM, which is ended for it without waiting for this thread.
             let _ = call.write(&1_u64.to_ne_bytes());
         }
         Ok(())

@@ -44,6 +44,8 @@ use crate::{Accelerator, Error, VmSpec, spec::CONSOLE_LOG};
 
 /// Time the pipes of a dead child may take to run dry (a grandchild could hold them).
 const DRAIN: Duration = Duration::from_millis(200);
+/// Time a killed QEMU's device has to close its clients.
+const CLOSED: Duration = Duration::from_secs(2);
 /// Context id of every guest: each has a vsock device of its own.
 const GUEST_CID: u64 = 3;
 
@@ -124,11 +126,17 @@ async fn guard(mut qemu: Child, device: Device, kill: &Notify) -> String {
         },
         () = kill.notified() => String::from("killed"),
     };
-    if let Err(error) = qemu.kill().await {
+    if let Err(error) = qemu.start_kill() {
         tracing::debug!(%error, "QEMU was gone already");
     }
-    // Blocks for a moment only: QEMU's end of its socket is closed.
-    drop(device);
+    // Not by QEMU's end only: one in a call of a file system that hangs is not gone for long.
+    device.request_stop();
+    let _ = qemu.wait().await;
+    if timeout(CLOSED, device.ended()).await.is_err() {
+        tracing::error!("the vsock device does not end: QEMU holds it up");
+    }
+    // Its thread is over, or is not waited for: it must not hold up this one.
+    device.abandon();
     tracing::info!("VM ended: {how}");
     how
 }

@@ -47,6 +47,9 @@ pub(in crate::vmm) fn spawn(launch: Launch<'_>) -> Result<Child, Error> {
         .arg("--")
         .arg(launch.program)
         .args(launch.args)
+        // Nothing that the daemon was started with: it may hold secrets.
+        .env_clear()
+        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -93,5 +96,27 @@ pub(super) fn ending(name: &str, status: &io::Result<ExitStatus>) -> String {
     match status {
         Ok(status) => format!("{name}: {status}"),
         Err(error) => format!("{name}: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SPEC P3
+    #[tokio::test]
+    async fn a_child_learns_nothing_of_the_daemons_environment() {
+        assert!(std::env::vars_os().count() > 1, "cargo sets some");
+        let child = spawn(Launch {
+            program: Path::new("env"),
+            args: &[],
+            credentials: &Credentials::Own,
+            files: Inherited::default(),
+            largest: 1 << 20,
+        });
+        let out = child.unwrap().wait_with_output().await.unwrap();
+        assert!(out.status.success(), "{out:?}");
+        let text = String::from_utf8(out.stdout).unwrap();
+        assert!(text.lines().all(|line| line.starts_with("PATH=")) && !text.is_empty(), "{text}");
     }
 }
