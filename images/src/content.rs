@@ -25,7 +25,9 @@ impl ContentStore {
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let store = Self { blobs: root.join("blobs/sha256"), tmp: root.join("tmp") };
         match fs::remove_dir_all(&store.tmp) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io("empty", &store.tmp)(e)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(folder = %store.tmp.display(), %error, "cannot empty it");
+            }
             _ => {}
         }
         for dir in [&store.blobs, &store.tmp] {

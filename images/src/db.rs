@@ -1,14 +1,14 @@
 //! Durable metadata: redb on disk, mirrored in memory, changed by one transaction per decision.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use time::OffsetDateTime;
 
@@ -58,6 +58,8 @@ pub(crate) struct State {
     pub(crate) references: BTreeMap<String, String>,
     /// By diff ID.
     pub(crate) layers: BTreeMap<String, Arc<LayerRecord>>,
+    /// IDs of images whose records cannot be read: nobody knows what they need. A pull of such an image heals it.
+    pub(crate) damaged: BTreeSet<String>,
 }
 
 impl State {
@@ -125,6 +127,8 @@ impl Db {
                 return Err(error);
             }
         };
+        let State { images, damaged, .. } = &mut new;
+        damaged.retain(|id| !images.contains_key(id));
         // Not put back after an error.
         if store(&database, &old, &new)? {
             self.set(new);
@@ -139,12 +143,13 @@ impl Db {
 }
 
 fn load(database: &Database) -> Result<State> {
-    let mut state = State {
-        images: read(database, IMAGES)?,
-        orphans: read(database, ORPHANS)?,
-        references: read(database, REFERENCES)?,
-        layers: read(database, LAYERS)?,
-    };
+    let (images, mut damaged) = read(database, IMAGES)?;
+    let (orphans, damaged_orphans) = read(database, ORPHANS)?;
+    damaged.extend(damaged_orphans);
+    // Without its name an image has its ID, without a layer's record the layer is pulled again.
+    let (references, _) = read(database, REFERENCES)?;
+    let (layers, _) = read(database, LAYERS)?;
+    let mut state = State { images, orphans, references, layers, damaged };
     // No decision leaves one; a name must not keep an image from being pulled again.
     let images = &state.images;
     state.references.retain(|name, id| {
@@ -197,22 +202,41 @@ fn store(database: &Database, old: &State, new: &State) -> Result<bool> {
     changed |= write(&transaction, ORPHANS, &old.orphans, &new.orphans, Arc::ptr_eq)?;
     changed |= write(&transaction, REFERENCES, &old.references, &new.references, |a, b| a == b)?;
     changed |= write(&transaction, LAYERS, &old.layers, &new.layers, Arc::ptr_eq)?;
+    // The row of an image that is there again was written over; that of an orphan was not.
+    for id in old.damaged.difference(&new.damaged).filter(|id| !new.orphans.contains_key(*id)) {
+        transaction.open_table(ORPHANS)?.remove(id.as_str())?;
+    }
     if changed {
         transaction.commit()?;
     }
     Ok(changed)
 }
 
-fn read<V: DeserializeOwned>(database: &Database, table: Table) -> Result<BTreeMap<String, V>> {
+/// The rows of a table, and the keys of those that cannot be read: one bad row must not take all images away.
+fn read<V: DeserializeOwned>(
+    database: &Database,
+    table: Table,
+) -> Result<(BTreeMap<String, V>, BTreeSet<String>)> {
     let transaction = database.begin_read()?;
-    let table = transaction.open_table(table)?;
-    let mut all = BTreeMap::new();
-    for row in table.iter()? {
+    let rows = transaction.open_table(table)?;
+    let (mut all, mut damaged) = (BTreeMap::new(), BTreeSet::new());
+    for row in rows.iter()? {
         let (key, value) = row?;
-        let value = serde_json::from_str(value.value()).map_err(|e| bad_record(key.value(), &e))?;
-        all.insert(key.value().to_owned(), value);
+        let key = key.value().to_owned();
+        match serde_json::from_str(value.value()) {
+            Ok(value) => {
+                all.insert(key, value);
+            }
+            Err(error) => {
+                tracing::error!(
+                    table = table.name(), key, %error,
+                    "a damaged record of the image database is left out: pull the image again"
+                );
+                damaged.insert(key);
+            }
+        }
     }
-    Ok(all)
+    Ok((all, damaged))
 }
 
 fn write<V: Serialize>(
@@ -288,6 +312,56 @@ mod tests {
         assert!(state.layers.is_empty());
         let familiar: Vec<_> = state.references_of("sha256:x").iter().map(Reference::familiar).collect();
         assert_eq!(familiar, ["a:1", "a:2"]);
+    }
+
+    fn image() -> Arc<ImageRecord> {
+        Arc::new(ImageRecord {
+            config: "{}".into(),
+            manifests: Vec::new(),
+            layers: Vec::new(),
+            size: 0,
+            parent: None,
+            last_tag_time: None,
+        })
+    }
+
+    /// SPEC I17
+    #[test]
+    fn a_damaged_record_harms_no_other_and_can_be_healed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("images.redb");
+        let db = Db::open(&path).unwrap();
+        db.update(|state| {
+            state.images.insert("sha256:a".into(), image());
+            state.references.insert("docker.io/library/a:1".into(), "sha256:a".into());
+            Ok(())
+        })
+        .unwrap();
+        drop(db);
+        let raw = Database::create(&path).unwrap();
+        let transaction = raw.begin_write().unwrap();
+        for (table, key) in [
+            (IMAGES, "sha256:b"),
+            (ORPHANS, "sha256:c"),
+            (REFERENCES, "docker.io/library/b:1"),
+            (LAYERS, "sha256:d"),
+        ] {
+            transaction.open_table(table).unwrap().insert(key, "{\"config\":\"{}").unwrap();
+        }
+        transaction.commit().unwrap();
+        drop(raw);
+        let db = Db::open(&path).unwrap();
+        let state = db.state();
+        assert_eq!((state.images.len(), state.references.len(), state.layers.len()), (1, 1, 0));
+        let damaged = |state: &State| state.damaged.iter().cloned().collect::<Vec<_>>();
+        assert_eq!(damaged(&state), ["sha256:b", "sha256:c"]);
+        for id in ["sha256:b", "sha256:c"] {
+            db.update(|state| Ok(drop(state.images.insert(id.into(), image())))).unwrap();
+        }
+        assert!(db.state().damaged.is_empty());
+        drop(db);
+        let state = Db::open(&path).unwrap().state();
+        assert_eq!((state.images.len(), state.orphans.len(), damaged(&state).len()), (3, 0, 0));
     }
 
     #[test]

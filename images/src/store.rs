@@ -165,8 +165,16 @@ impl ImageStore {
             max_layer: options.limits.max_bytes,
         };
         let inner = Arc::new(inner);
-        sweep::sweep(&inner, &sweep::Orphans::Stay, inner.leftovers)?;
+        // Nobody needs it to start.
+        if let Err(error) = sweep::sweep(&inner, &sweep::Orphans::Stay, inner.leftovers) {
+            tracing::warn!(%error, "cannot remove what earlier pulls left");
+        }
         Ok(Self { inner })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
     }
 
     /// Pulls an image, and makes its layer disks. `platform` is `os[/arch[/variant]]`.

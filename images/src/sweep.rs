@@ -9,6 +9,7 @@ use std::{
     fs::{self, DirEntry},
     io,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -47,8 +48,20 @@ struct Leftover {
     bytes: u64,
 }
 
-/// Marks from the images, the containers that outlive theirs, and the leases; deletes the rest but `keep`.
+/// Marks from the images, the containers that outlive theirs, and the leases; deletes the rest but `keep`. A file that cannot be
+/// deleted is only told in the log.
 pub(crate) fn sweep(inner: &Inner, orphans: &Orphans, keep: Keep) -> Result<()> {
+    // Gigabytes are deleted slowly, and each start of a container takes a lease: so not under the lock.
+    for path in unlink(inner, orphans, keep)? {
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::warn!(path = %path.display(), %error, "cannot delete what is not used any more");
+        }
+    }
+    Ok(())
+}
+
+/// Decides, and moves what goes to the temporary folder, which a crash does not let grow: it is emptied at each start.
+fn unlink(inner: &Inner, orphans: &Orphans, keep: Keep) -> Result<Vec<PathBuf>> {
     // Held to the end: who leases later looks after us and finds the truth.
     let leased = inner.leases.lock();
     let mut blobs: BTreeSet<Digest> = leased.keys().cloned().collect();
@@ -63,6 +76,14 @@ pub(crate) fn sweep(inner: &Inner, orphans: &Orphans, keep: Keep) -> Result<()> 
         })?;
     }
     let state = inner.db.state();
+    if !state.damaged.is_empty() {
+        tracing::warn!(
+            images = ?state.damaged,
+            "nothing is deleted: records of images are damaged, and nobody knows what they need; pull them again, or stop the \
+             daemon, move the folder `images` of ARCA_HOME away and pull all images again"
+        );
+        return Ok(Vec::new());
+    }
     for (id, record) in state.images.iter().chain(&state.orphans) {
         blobs.extend(digests([id]));
         blobs.extend(digests(&record.manifests));
@@ -83,14 +104,20 @@ pub(crate) fn sweep(inner: &Inner, orphans: &Orphans, keep: Keep) -> Result<()> 
     })?);
     leftovers.sort_by_key(|leftover| leftover.age);
     let mut kept = 0u64;
+    let mut moved = Vec::new();
     for leftover in leftovers {
         kept = kept.saturating_add(leftover.bytes);
         if leftover.age >= keep.age || kept > keep.bytes {
-            match fs::remove_file(&leftover.path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::io("delete", &leftover.path)(e));
+            static NUMBER: AtomicU64 = AtomicU64::new(0);
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let to = inner.content.tmp().join(format!("deleted-{number}"));
+            match fs::rename(&leftover.path, &to) {
+                Ok(()) => moved.push(to),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    let path = leftover.path.display();
+                    tracing::warn!(%path, %error, "cannot delete what is not used any more");
                 }
-                _ => {}
             }
         }
     }
@@ -104,7 +131,7 @@ pub(crate) fn sweep(inner: &Inner, orphans: &Orphans, keep: Keep) -> Result<()> 
             Ok(())
         })?;
     }
-    Ok(())
+    Ok(moved)
 }
 
 /// The files of a folder that are not to be kept.
@@ -123,4 +150,92 @@ fn others(folder: &Path, keep: impl Fn(&str) -> bool) -> Result<Vec<Leftover>> {
         found.push(Leftover { path: entry.path(), age, bytes: metadata.len() });
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use redb::{Database, TableDefinition};
+
+    use super::*;
+    use crate::{ImageStore, Options};
+
+    const BLOB: &str = "aa";
+
+    /// A store with a blob that nothing refers to, of an hour ago.
+    fn root() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        drop(ImageStore::open(options(dir.path())).unwrap());
+        let blob = dir.path().join("blobs/sha256").join(BLOB);
+        fs::write(&blob, "blob").unwrap();
+        let before = SystemTime::now() - Duration::from_secs(3600);
+        fs::File::options().write(true).open(blob).unwrap().set_modified(before).unwrap();
+        dir
+    }
+
+    fn options(root: &Path) -> Options {
+        Options { keep_leftovers: Duration::from_secs(60), ..Options::new(root) }
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    /// SPEC I17
+    #[test]
+    fn nothing_is_deleted_while_a_record_is_damaged() {
+        let dir = root();
+        let table = TableDefinition::<&str, &str>::new("images");
+        let change = |value: Option<&str>| {
+            let raw = Database::create(dir.path().join("images.redb")).unwrap();
+            let transaction = raw.begin_write().unwrap();
+            {
+                let mut rows = transaction.open_table(table).unwrap();
+                match value {
+                    Some(value) => drop(rows.insert("sha256:a", value).unwrap()),
+                    None => drop(rows.remove("sha256:a").unwrap()),
+                }
+            }
+            transaction.commit().unwrap();
+        };
+        change(Some("{\"layers\":[\""));
+        let store = ImageStore::open(options(dir.path())).unwrap();
+        store.prune(false, &crate::PruneFilters::default(), &|_| Vec::new()).unwrap();
+        drop(store);
+        assert_eq!(names(&dir.path().join("blobs/sha256")), [BLOB]);
+        change(None);
+        drop(ImageStore::open(options(dir.path())).unwrap());
+        assert!(names(&dir.path().join("blobs/sha256")).is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_deleted_keeps_no_store_from_being_opened() {
+        let dir = root();
+        // A folder is no file: it cannot be deleted as one.
+        fs::create_dir_all(dir.path().join("blobs/sha256/bb/cc")).unwrap();
+        let options = Options { keep_leftovers: Duration::ZERO, ..options(dir.path()) };
+        let store = ImageStore::open(options.clone()).unwrap();
+        assert!(names(&dir.path().join("blobs/sha256")).is_empty());
+        drop(store);
+        drop(ImageStore::open(options).unwrap());
+        assert!(names(&dir.path().join("tmp")).is_empty());
+    }
+
+    #[test]
+    fn leases_are_free_while_files_are_deleted() {
+        let dir = root();
+        let options = Options { keep_leftovers: Duration::from_secs(24 * 3600), ..options(dir.path()) };
+        let store = ImageStore::open(options).unwrap();
+        let blobs = dir.path().join("blobs/sha256");
+        assert_eq!(names(&blobs), [BLOB]);
+        let inner = Arc::clone(store.inner());
+        let moved = unlink(&inner, &Orphans::Stay, Keep::NOTHING).unwrap();
+        // Not there for whoever leases it now, and not deleted yet.
+        drop(inner.leases.take([Digest::of(b"x")]));
+        assert!(names(&blobs).is_empty());
+        assert_eq!(moved.len(), 1);
+        assert!(moved.iter().all(|path| path.exists()));
+        sweep(&inner, &Orphans::Stay, Keep::NOTHING).unwrap();
+    }
 }
