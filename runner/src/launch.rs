@@ -3,6 +3,7 @@
 use std::{
     fs::{self, OpenOptions},
     io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Stdio,
     sync::{
@@ -17,6 +18,7 @@ use proto::{
     runner::{GetStatusRequest, runner_client::RunnerClient},
     sandbox::sandbox_client::SandboxClient,
 };
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::{
     process::Command,
     time::{Instant, sleep, timeout},
@@ -73,6 +75,8 @@ struct Fate {
     killed: OnceLock<String>,
     /// Somebody watches it.
     watched: AtomicBool,
+    /// The runner as it was seen: it can be killed when its lock cannot be read.
+    seen: OnceLock<OwnedFd>,
 }
 
 /// Starts a runner for `spec` with the executable `arca` and waits until it answers. It is detached: it lives on when the
@@ -112,6 +116,7 @@ pub async fn launch(arca: &Path, spec: &VmSpec) -> Result<Handle, Error> {
     let deadline = Instant::now() + LAUNCH;
     let failure = loop {
         if handle.answers().await {
+            handle.remember();
             // The child is reaped when it ends; nothing else ties it to this process.
             tokio::spawn(async move { child.wait().await });
             return Ok(handle);
@@ -141,7 +146,10 @@ pub async fn adopt(run_dir: &Path, vm_id: &str) -> Result<Option<Handle>, Error>
         match lock::owner(run_dir) {
             Ok(None) => return Ok(None),
             Ok(Some(owner)) if owner.vm_id != vm_id => return Ok(None),
-            Ok(Some(_)) if handle.answers().await => return Ok(Some(handle)),
+            Ok(Some(_)) if handle.answers().await => {
+                handle.remember();
+                return Ok(Some(handle));
+            }
             // It may just be starting, or just ending.
             _ if Instant::now() < deadline => sleep(RETRY).await,
             Ok(Some(owner)) => {
@@ -217,7 +225,9 @@ impl Handle {
             loop {
                 match lock::owner(&self.run_dir) {
                     // The next runner of this VM is not the one that is watched.
-                    Ok(Some(owner)) if *watched.get_or_insert_with(|| owner.clone()) == owner => {}
+                    Ok(Some(owner)) if *watched.get_or_insert_with(|| owner.clone()) == owner => {
+                        self.remember()
+                    }
                     Ok(_) => return,
                     Err(error) => tracing::debug!(vm = self.vm_id, %error, "cannot look at a runner"),
                 }
@@ -261,26 +271,42 @@ impl Handle {
 
     /// Last resort: kills the runner, and with it all of its VM, if it still holds its lock. No exit record is written.
     pub async fn kill(&self) {
-        let owner = match lock::owner(&self.run_dir) {
-            Ok(Some(owner)) if owner.vm_id == self.vm_id => owner,
-            Ok(_) => return,
-            Err(error) => return tracing::warn!(vm = self.vm_id, %error, "a runner cannot be killed"),
-        };
-        let Some(pid) = i32::try_from(owner.pid).ok().and_then(rustix::process::Pid::from_raw) else {
-            return;
-        };
         // The runner leads its own session and group; its children carry a parent-death signal.
-        for result in [
-            rustix::process::kill_process_group(pid, rustix::process::Signal::KILL),
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL),
-        ] {
-            if let Err(error) = result {
-                tracing::debug!(pid = owner.pid, %error, "kill of a runner");
+        let results = match lock::owner(&self.run_dir) {
+            Ok(Some(owner)) if owner.vm_id == self.vm_id => {
+                let Some(pid) = pid(&owner) else { return };
+                [
+                    rustix::process::kill_process_group(pid, Signal::KILL),
+                    rustix::process::kill_process(pid, Signal::KILL),
+                ]
             }
+            Ok(_) => return,
+            // No descriptor is left, or its lock is damaged: whoever was seen can still be killed, and nobody else.
+            Err(error) => match self.fate.seen.get() {
+                Some(seen) => [Ok(()), pidfd_send_signal(seen, Signal::KILL)],
+                None => return tracing::error!(vm = self.vm_id, %error, "a runner cannot be killed"),
+            },
+        };
+        for error in results.into_iter().filter_map(Result::err) {
+            tracing::debug!(vm = self.vm_id, %error, "kill of a runner");
         }
         let deadline = Instant::now() + STATUS;
         while self.is_alive() && Instant::now() < deadline {
             sleep(RETRY).await;
+        }
+    }
+
+    /// Keeps hold of the process that has the lock now.
+    fn remember(&self) {
+        let owner = || lock::owner(&self.run_dir).ok().flatten().filter(|owner| owner.vm_id == self.vm_id);
+        if self.fate.seen.get().is_none()
+            && let Some(before) = owner()
+            && let Some(pid) = pid(&before)
+            && let Ok(process) = pidfd_open(pid, PidfdFlags::empty())
+            // It held the lock before and after: the number was its own.
+            && owner() == Some(before)
+        {
+            let _ = self.fate.seen.set(process);
         }
     }
 
@@ -294,6 +320,10 @@ impl Handle {
     }
 }
 
+fn pid(owner: &lock::Owner) -> Option<Pid> {
+    i32::try_from(owner.pid).ok().and_then(Pid::from_raw)
+}
+
 /// The last lines of a log, for an error message.
 fn tail(path: &Path) -> String {
     let text = fs::read(path).unwrap_or_default();
@@ -302,5 +332,46 @@ fn tail(path: &Path) -> String {
     match &lines[lines.len().saturating_sub(5)..] {
         [] => String::new(),
         last => format!("; its log ends with:\n{}", last.join("\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::LOCK;
+
+    /// SPEC V6
+    #[tokio::test]
+    async fn a_runner_whose_lock_cannot_be_read_is_killed_if_it_was_seen_before() {
+        let dir = tempfile::tempdir().unwrap();
+        // Stands for a runner: one process that holds the lock.
+        let words = "exec 9>runner.lock; flock 9 && echo locked && exec sleep 1000";
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", words])
+            .current_dir(dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0; 7];
+        io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut said).unwrap();
+        let text = format!("{{\"pid\":{},\"vm_id\":\"abc\"}}", child.id());
+        fs::write(dir.path().join(LOCK), text).unwrap();
+        let handle = Handle::new(dir.path(), "abc");
+        handle.remember();
+        fs::write(dir.path().join(LOCK), "{").unwrap();
+        assert!(handle.is_alive());
+        // One that never saw it touches nothing.
+        Handle::unverified(dir.path(), "abc").kill().await;
+        assert!(child.try_wait().unwrap().is_none());
+        handle.kill().await;
+        let ended = timeout(STATUS, async {
+            while handle.is_alive() {
+                sleep(RETRY).await
+            }
+        })
+        .await;
+        let _ = child.kill();
+        child.wait().unwrap();
+        ended.unwrap();
     }
 }
