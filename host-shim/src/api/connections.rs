@@ -35,8 +35,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 enum Phase {
     /// No whole request is there, since then.
     Idle(Instant),
-    /// A request is worked on, or its answer is being sent; `finite`: of known length.
-    Served { finite: bool },
+    /// A request is worked on, or its answer is made. The last part of it may still have to be sent when it is idle again.
+    Served,
     /// It carries raw stdio.
     Hijacked,
 }
@@ -110,11 +110,11 @@ impl Connections {
         true
     }
 
-    /// Cuts clients that do not take an answer of known length.
+    /// Cuts clients that do not take an answer that is made. Streams may be left unread.
     pub(crate) fn sweep(&self) {
         for connection in self.all() {
-            let finite = matches!(*lock(&connection.phase), Phase::Served { finite: true });
-            if finite && connection.unread_for(self.limits.stall).is_some() {
+            let made = matches!(*lock(&connection.phase), Phase::Idle(_));
+            if made && connection.unread_for(self.limits.stall).is_some() {
                 tracing::debug!(connection = connection.id, "its client does not read its answer");
                 connection.cut();
             }
@@ -151,7 +151,7 @@ impl Connection {
 
     /// A request is here; it is being served until its body is dropped.
     pub(crate) fn serve(self: &Arc<Self>) -> Serving {
-        *lock(&self.phase) = Phase::Served { finite: false };
+        *lock(&self.phase) = Phase::Served;
         Serving(self.clone())
     }
 
@@ -207,12 +207,6 @@ impl Serving {
     where
         B: Body<Data = Bytes>,
     {
-        let finite = body.size_hint().exact().is_some();
-        let mut phase = lock(&self.0.phase);
-        if matches!(*phase, Phase::Served { .. }) {
-            *phase = Phase::Served { finite };
-        }
-        drop(phase);
         Served { body, _serving: self }
     }
 }
@@ -220,7 +214,7 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         let mut phase = lock(&self.0.phase);
-        if matches!(*phase, Phase::Served { .. }) {
+        if *phase == Phase::Served {
             *phase = Phase::Idle(Instant::now());
         }
     }

@@ -22,8 +22,8 @@ pub struct Limits {
     pub json_bytes: usize,
     /// Time for a body of JSON to arrive.
     pub json_time: Duration,
-    /// Longest pause within a body that is uploaded (`docker load`, `docker cp`), and of a client that takes an answer of
-    /// known length. Streams (`logs -f`, `events`, `stats`, attach) may be left unread.
+    /// Longest pause within a body that is uploaded (`docker load`, `docker cp`), and of a client that takes an answer once
+    /// all of it is made. Streams (`logs -f`, `events`, `stats`, attach) may be left unread.
     pub stall: Duration,
     /// Time that running requests get after the daemon was told to stop.
     pub drain: Duration,

@@ -26,6 +26,7 @@ mod protocol;
 pub mod query;
 pub mod respond;
 pub mod server;
+pub(crate) mod socket;
 pub mod status;
 mod tree;
 mod upload;

@@ -1,93 +1,24 @@
 //! HTTP/1.1 with upgrades on a unix socket.
 
-use std::{
-    io,
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, http::Request, response::IntoResponse};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::{UnixListener, UnixStream},
-    time::timeout,
-};
+use tokio::{net::UnixStream, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use super::limits::Limits;
 use super::{
     connections::{Connection, Connections, Io},
     upload::Upload,
 };
-use crate::error::{Error, Result};
+pub use super::{limits::Limits, socket::Socket};
+use crate::error::Error;
 
 /// How often clients that do not read are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 /// Between two attempts to accept when there are no file descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
-
-/// The bound socket; its file goes when this is dropped.
-#[derive(Debug)]
-pub struct Socket {
-    listener: UnixListener,
-    path: PathBuf,
-    inode: u64,
-}
-
-impl Socket {
-    /// Binds `path` with mode 0660. A socket that nobody answers on is replaced, anything else is left alone.
-    ///
-    /// # Errors
-    /// When another daemon answers there, or the path is not a socket, or cannot be bound.
-    pub fn bind(path: &Path) -> Result<Self> {
-        let failed = |what: &str, error: io::Error| {
-            Error::system(format!("cannot {what} the API socket {}", path.display())).because(error)
-        };
-        match std::fs::symlink_metadata(path) {
-            Ok(found) if !found.file_type().is_socket() => {
-                let text =
-                    format!("{} exists and is not a socket: set socketPath in config.json", path.display());
-                return Err(Error::system(text));
-            }
-            Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
-                let text = format!(
-                    "another daemon answers on {}: stop it, or set socketPath in config.json",
-                    path.display()
-                );
-                return Err(Error::system(text));
-            }
-            Ok(_) => std::fs::remove_file(path).map_err(|e| failed("replace", e))?,
-            Err(_) => {
-                if let Some(parent) = path.parent() {
-                    std::fs::create_dir_all(parent).map_err(|e| failed("make the folder of", e))?;
-                }
-            }
-        }
-        let listener = UnixListener::bind(path).map_err(|e| failed("bind", e))?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
-            .map_err(|e| failed("open up", e))?;
-        let inode = std::fs::symlink_metadata(path).map_err(|e| failed("look at", e))?.ino();
-        Ok(Self { listener, path: path.to_owned(), inode })
-    }
-
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        // Not if another daemon has bound the path meanwhile.
-        if std::fs::symlink_metadata(&self.path).is_ok_and(|m| m.ino() == self.inode) {
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
 
 /// Serves `router` until `stop` is cancelled; then running requests get [`Limits::drain`].
 pub async fn serve(socket: Socket, router: Router, limits: Limits, stop: CancellationToken) {
@@ -146,7 +77,9 @@ async fn connection(admitted: Arc<Connection>, router: Router, limits: Limits, s
         let (client, router) = (client.clone(), router.clone());
         async move {
             let serving = client.serve();
-            let mut request = request.map(|body| Body::new(Upload::new(Body::new(body), limits.stall)));
+            let (head, body) = request.into_parts();
+            let body = Body::new(Upload::new(Body::new(body), &head.headers, limits.stall));
+            let mut request = Request::from_parts(head, body);
             request.extensions_mut().insert(client.clone());
             request.extensions_mut().insert(limits);
             let answer = super::answer(router, request);

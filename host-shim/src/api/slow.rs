@@ -146,6 +146,23 @@ async fn without_an_idle_one_the_new_one_is_refused_until_somebody_does_not_read
     drop(two);
 }
 
+/// An answer that is larger than what the kernel holds for a client.
+#[tokio::test]
+async fn an_answer_that_is_not_read_is_cut_and_a_slow_reader_gets_it() {
+    const SIZE: usize = 16 << 20;
+    let big = axum::routing::get(|| async { "x".repeat(SIZE) });
+    let daemon = Daemon::serving(limits(), |_| axum::Router::new().route("/big", big)).await;
+    let get = "GET /big HTTP/1.1\r\nHost: d\r\n\r\n";
+    let (mut never, mut slow) = (sent(&daemon, get).await, sent(&daemon, get).await);
+    let mut part = vec![0; 1 << 20];
+    for _ in 0..SIZE >> 20 {
+        slow.read_exact(&mut part).await.unwrap();
+        sleep(Duration::from_millis(100)).await;
+    }
+    let unread = rest(&mut never).await;
+    assert!(unread.len() < SIZE / 2, "all of it came: {}", unread.len());
+}
+
 /// SPEC A10
 #[tokio::test]
 async fn attached_clients_leave_room_for_others() {

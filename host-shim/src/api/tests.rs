@@ -59,10 +59,14 @@ pub(super) struct Daemon {
 
 impl Daemon {
     pub(super) async fn start(limits: Limits) -> Self {
+        Self::serving(limits, super::router).await
+    }
+
+    pub(super) async fn serving(limits: Limits, router: impl FnOnce(Arc<Engine>) -> axum::Router) -> Self {
         let (dir, engine) = engine().await;
         let socket = Socket::bind(&dir.path().join("s")).unwrap();
         let stop = CancellationToken::new();
-        let task = tokio::spawn(serve(socket, super::router(engine.clone()), limits, stop.clone()));
+        let task = tokio::spawn(serve(socket, router(engine.clone()), limits, stop.clone()));
         Self { dir, engine, stop, task }
     }
 

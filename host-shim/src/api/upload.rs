@@ -6,10 +6,21 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Body;
+use axum::{
+    body::Body,
+    http::{HeaderMap, header},
+};
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep};
+use futures::StreamExt;
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, Sleep, sleep, timeout},
+};
+
+/// So long a client is listened to whose request was answered before it had sent all of it. Cut at once it would see its own
+/// failure to write, and not the answer.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// A body that fails once its client has sent nothing for a while.
 pub(super) struct Upload {
@@ -17,11 +28,29 @@ pub(super) struct Upload {
     stall: Duration,
     /// Running while something is awaited.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Its client sends it unasked.
+    comes: bool,
 }
 
 impl Upload {
-    pub(super) fn new(body: Body, stall: Duration) -> Self {
-        Self { body, stall, timer: None }
+    pub(super) fn new(body: Body, headers: &HeaderMap, stall: Duration) -> Self {
+        let comes = !headers.contains_key(header::EXPECT);
+        Self { body, stall, timer: None, comes }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if !self.comes || self.body.is_end_stream() {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else { return };
+        let mut rest = std::mem::take(&mut self.body).into_data_stream();
+        runtime.spawn(async move {
+            let read = async { while let Some(Ok(_)) = rest.next().await {} };
+            // Whoever still sends then has had its answer.
+            let _ = timeout(LINGER, read).await;
+        });
     }
 }
 
@@ -33,6 +62,7 @@ impl http_body::Body for Upload {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.comes = true;
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             let next = Instant::now() + self.stall;
             if let Some(timer) = &mut self.timer {

@@ -2,12 +2,13 @@
 
 use std::{
     io::{self, Read, Write},
-    os::unix::net::UnixStream,
     path::Path,
     time::Duration,
 };
 
-/// Longest time one read may take.
+use crate::api::socket::connect;
+
+/// Longest time one read may take, and to be accepted.
 const READ: Duration = Duration::from_secs(5);
 /// Most bytes of an answer.
 const MOST: u64 = 16 << 20;
@@ -17,7 +18,7 @@ const MOST: u64 = 16 << 20;
 /// # Errors
 /// When nobody answers, or with something else than 200.
 pub(super) fn get(socket: &Path, path: &str) -> io::Result<String> {
-    let mut stream = UnixStream::connect(socket)?;
+    let mut stream = connect(socket, READ)?;
     stream.set_read_timeout(Some(READ))?;
     stream.set_write_timeout(Some(READ))?;
     // HTTP/1.0: the answer ends with the connection and is never chunked.
@@ -41,7 +42,7 @@ pub(super) fn server(socket: &Path) -> Option<i32> {
     #[cfg(target_os = "linux")]
     {
         use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-        let stream = UnixStream::connect(socket).ok()?;
+        let stream = connect(socket, Duration::ZERO).ok()?;
         getsockopt(&stream, PeerCredentials).ok().map(|peer| peer.pid())
     }
     #[cfg(not(target_os = "linux"))]

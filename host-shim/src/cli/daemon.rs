@@ -97,7 +97,7 @@ async fn serve(home: Home, config: Config, detached: bool) -> Result<()> {
 
 /// Refuses a socket that another daemon serves, before anything is touched.
 fn refuse_served(path: &Path) -> Result<()> {
-    if std::os::unix::net::UnixStream::connect(path).is_err() {
+    if !api::socket::is_served(path) {
         return Ok(());
     }
     Err(Error::system(format!(

@@ -1,6 +1,6 @@
 //! `arca doctor`: each prerequisite, what is wrong, what to do.
 
-use std::{fmt, fs::OpenOptions, os::unix::net::UnixStream, path::Path, process::ExitCode};
+use std::{fmt, fs::OpenOptions, path::Path, process::ExitCode};
 
 use super::{
     CliResult, client,
@@ -8,7 +8,7 @@ use super::{
     output::say,
 };
 use crate::{
-    api::status::Status,
+    api::{socket::is_served, status::Status},
     config::{Config, Lookup, Machine, Qemu, find_initramfs, find_kernel, find_program},
     home::{Home, advice},
 };
@@ -149,7 +149,7 @@ fn socket(config: &Config, home: &Home) -> Check {
         let text = told.socket.map_or(text, |socket| socket.display().to_string());
         return Check::ok(name, format!("{text} (the daemon runs{})", pid_text(told.pid)));
     }
-    if UnixStream::connect(&path).is_ok() {
+    if is_served(&path) {
         return Check::fail(
             name,
             format!("{text}: another daemon answers there"),
