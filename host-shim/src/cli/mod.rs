@@ -64,6 +64,8 @@ pub fn main() -> ExitCode {
     // Whatever any part makes is private; the socket is opened up explicitly.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     limits::clear_signals();
+    // What whoever started it left open is no business of a runner or a QEMU. No other thread opens anything yet.
+    close_fds::set_fds_cloexec(3, &[]);
     // Started through /proc/self/exe it would be listed as "exe".
     #[cfg(target_os = "linux")]
     let _ = nix::sys::prctl::set_name(c"arca");

@@ -5,6 +5,7 @@ use std::{os::unix::net::UnixStream, time::Duration};
 use serde_json::json;
 use tests::{
     daemon::{Daemon, Setup},
+    vm::Vm,
     wait::eventually,
 };
 
@@ -23,15 +24,20 @@ fn few_open_files_are_told_or_enough() {
     refused(&daemon, &["only 64 open files are allowed", "raise the limit"]);
     let doctor = daemon.try_arca(&["doctor"]).unwrap();
     assert!(doctor.code == 1 && doctor.stdout.contains("only 64 are allowed"), "{}", doctor.stdout);
-    // Clients that take all there are do not matter once they have left.
+    // Clients that take all there are do not matter once they have left: what runs goes on.
     let daemon = after("ulimit -Sn 300; ulimit -Hn 300");
     works(&daemon);
+    daemon.docker().sh("run -d --name runs busybox sleep 1000000").ok();
     let socket = daemon.docker().socket().to_owned();
     let idle: Vec<_> = (0..400).map(|_| UnixStream::connect(&socket)).collect();
+    // The daemon looks at its runners several times meanwhile.
+    std::thread::sleep(Duration::from_secs(8));
     drop(idle);
     eventually("it serves again", Duration::from_secs(30), || {
         daemon.docker().sh("run --rm busybox echo again").stdout == "again\n"
     });
+    assert_eq!(daemon.docker().sh("inspect -f {{.State.Status}}:{{.RestartCount}} runs").ok(), "running:0");
+    assert_eq!(daemon.docker().sh("exec runs echo still").ok(), "still");
     // A soft limit is raised.
     let daemon = after("ulimit -Sn 64");
     daemon.arca(&["daemon", "start"]).unwrap();
@@ -84,6 +90,26 @@ fn closed_files_odd_signals_and_no_folder_do_not_matter() {
         assert_eq!(daemon.pid(), None, "{words}");
         assert!(!daemon.log().contains("panicked"), "{words}: {}", daemon.log());
     }
+}
+
+/// SPEC E16, P3
+#[test]
+fn open_files_and_words_of_the_caller_reach_no_runner_and_no_qemu() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "secret").unwrap();
+    let daemon = after(&format!("SECRET_WORD=secret; export SECRET_WORD; exec 9<{}", secret.display()));
+    daemon.arca(&["daemon", "start"]).unwrap();
+    daemon.load("busybox").unwrap();
+    daemon.docker().sh("run -d --name runs busybox sleep 1000000").ok();
+    let vm = Vm::of(&daemon, "runs");
+    for pid in [vm.runner, vm.qemu] {
+        let files = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+        let open: Vec<_> = files.filter_map(|file| std::fs::read_link(file.path()).ok()).collect();
+        assert!(!open.is_empty() && !open.contains(&secret), "{pid}: {open:?}");
+    }
+    let words = std::fs::read(format!("/proc/{}/environ", vm.qemu)).unwrap();
+    assert!(!String::from_utf8_lossy(&words).contains("SECRET_WORD"));
 }
 
 /// SPEC E16
