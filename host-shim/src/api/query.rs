@@ -11,6 +11,9 @@ use crate::{
     error::{Error, Result},
 };
 
+/// Nanoseconds of the longest of Go's durations, 292 years.
+const LONGEST: i128 = i64::MAX as i128;
+
 /// Parameters of a request in their order; a name may occur several times. As an extractor it refuses, like moby's
 /// `ParseForm`, what is badly encoded.
 #[derive(Debug, Clone, Default)]
@@ -66,20 +69,7 @@ impl Query {
     /// # Errors
     /// When it is none: 500 in Go's wording, as moby.
     pub fn time(&self, name: &str) -> Result<Option<i128>> {
-        let Some(text) = self.get(name) else { return Ok(None) };
-        if let Some(time) = clock::parse(text) {
-            return Ok(Some(time));
-        }
-        let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
-        let seconds = number("strconv.ParseInt", seconds)?;
-        let digits: String = fraction.chars().take(9).collect();
-        let fraction = number("strconv.ParseInt", &digits)?;
-        // A sign within the fraction, or no digits at all.
-        let nanos = u32::try_from(fraction).ok().filter(|_| digits.bytes().all(|b| b.is_ascii_digit()));
-        let nanos = nanos.ok_or_else(|| syntax("strconv.ParseInt", &digits))?;
-        let nanos = i128::from(nanos) * 10_i128.pow(9 - u32::try_from(digits.len()).unwrap_or(9));
-        let sign = if text.starts_with('-') { -1 } else { 1 };
-        Ok(Some(i128::from(seconds) * 1_000_000_000 + sign * nanos))
+        self.get(name).map(time).transpose()
     }
 
     /// The parameter `filters`.
@@ -118,6 +108,36 @@ fn check(text: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// moby's `GetTimestamp`, in nanoseconds: `seconds[.fraction]` or RFC 3339 (the CLI resolves relative times itself).
+fn time(text: &str) -> Result<i128> {
+    if let Some(time) = clock::parse(text) {
+        return Ok(time);
+    }
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let seconds = number("strconv.ParseInt", seconds)?;
+    let digits: String = fraction.chars().take(9).collect();
+    let fraction = number("strconv.ParseInt", &digits)?;
+    // A sign within the fraction, or no digits at all.
+    let nanos = u32::try_from(fraction).ok().filter(|_| digits.bytes().all(|b| b.is_ascii_digit()));
+    let nanos = nanos.ok_or_else(|| syntax("strconv.ParseInt", &digits))?;
+    let nanos = i128::from(nanos) * 10_i128.pow(9 - u32::try_from(digits.len()).unwrap_or(9));
+    let sign = if text.starts_with('-') { -1 } else { 1 };
+    Ok(i128::from(seconds) * 1_000_000_000 + sign * nanos)
+}
+
+/// A time, or a Go duration before now, in nanoseconds since the epoch.
+///
+/// # Errors
+/// 400 when it is none.
+pub fn moment(text: &str) -> Result<i128> {
+    let ago = || {
+        let ago = i128::try_from(clock::parse_duration(text)?.as_nanos()).ok()?;
+        (ago <= LONGEST).then(|| clock::now_nanos() - ago)
+    };
+    let found = time(text).ok().or_else(ago);
+    found.ok_or_else(|| Error::invalid(format!("failed to parse value as time or duration: {text:?}")))
 }
 
 /// Go's `strconv.Atoi` and `ParseInt`.
@@ -219,6 +239,18 @@ impl Filters {
         }
     }
 
+    /// The filter `until` of a prune, see [`moment`].
+    ///
+    /// # Errors
+    /// 400 when it is none, or there are several.
+    pub fn until(&self) -> Result<Option<i128>> {
+        match self.get("until") {
+            [] => Ok(None),
+            [text] => moment(text).map(Some),
+            _ => Err(Error::invalid("more than one until filter specified")),
+        }
+    }
+
     /// Whether any value of `key` equals `text`; true when there is no such filter (moby's `ExactMatch`).
     #[must_use]
     pub fn exact(&self, key: &str, text: &str) -> bool {
@@ -237,6 +269,8 @@ impl Filters {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -322,6 +356,22 @@ mod tests {
         ] {
             assert_eq!(Filters::parse(bad).unwrap_err().message, "invalid filter", "{bad}");
         }
+    }
+
+    #[test]
+    fn until_is_a_time_or_a_duration() {
+        let until = |text: &str| {
+            Filters::parse(&json!({ "until": [text] }).to_string()).unwrap().until().map_err(|e| e.message)
+        };
+        assert_eq!(until("1.5"), Ok(Some(1_500_000_000)));
+        assert_eq!(until("2026-11-20T23:32:02Z"), Ok(Some(1_795_217_522_000_000_000)));
+        let hour = clock::now_nanos() - until("1h").unwrap().unwrap();
+        assert!((3_599_000_000_000..=3_600_000_000_000).contains(&hour), "{hour}");
+        for bad in ["yesterday", "1.x", "1.2.3", "1.", "300000000000h"] {
+            assert_eq!(until(bad), Err(format!("failed to parse value as time or duration: {bad:?}")));
+        }
+        assert_eq!(Filters::default().until().unwrap(), None);
+        assert!(Filters::parse(r#"{"until":["1","2"]}"#).unwrap().until().is_err());
     }
 
     #[test]

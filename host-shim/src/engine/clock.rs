@@ -37,22 +37,6 @@ pub fn parse(text: &str) -> Option<i128> {
     OffsetDateTime::parse(text, &Rfc3339).ok().map(OffsetDateTime::unix_timestamp_nanos)
 }
 
-/// A `since`/`until` of the API: `seconds[.fraction]`, or RFC 3339 (the CLI resolves relative times itself).
-#[must_use]
-pub fn parse_api(text: &str) -> Option<i128> {
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if let Ok(seconds) = seconds.parse::<i64>().map(i128::from) {
-        if fraction.bytes().any(|b| !b.is_ascii_digit()) {
-            return None;
-        }
-        let digits = format!("{fraction:0<9}");
-        let nanos: i128 = digits.get(..9)?.parse().ok()?;
-        let seconds = seconds.checked_mul(1_000_000_000)?;
-        return if text.starts_with('-') { seconds.checked_sub(nanos) } else { seconds.checked_add(nanos) };
-    }
-    parse(text)
-}
-
 /// A time of the API as the log reader wants it.
 #[must_use]
 pub fn split(nanos: i128) -> (i64, u32) {
@@ -141,19 +125,6 @@ mod tests {
         assert_eq!(format(1_795_217_522_000_000_000), "2026-11-20T23:32:02Z");
         assert_eq!(parse("2026-11-20T23:32:02.07Z"), Some(1_795_217_522_070_000_000));
         assert_eq!(parse(ZERO), None);
-    }
-
-    #[test]
-    fn api_times_are_seconds_or_rfc3339() {
-        assert_eq!(parse_api("1.5"), Some(1_500_000_000));
-        assert_eq!(parse_api("1795217522.075151831"), Some(1_795_217_522_075_151_831));
-        assert_eq!(parse_api("2026-11-20T23:32:02Z"), Some(1_795_217_522_000_000_000));
-        assert_eq!(parse_api("0"), Some(0));
-        // The last two, found by fuzzing, do not fit once the fraction is there.
-        let (far, past) = ("170141183460469231731687303715.999999999", "-170141183460469231731687303715.9");
-        for bad in ["", "yesterday", "1.x", "1.2.3", far, past] {
-            assert_eq!(parse_api(bad), None, "{bad}");
-        }
     }
 
     #[test]

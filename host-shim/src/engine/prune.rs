@@ -3,10 +3,7 @@
 use std::{os::unix::fs::MetadataExt, path::Path, sync::Arc};
 
 use super::{Engine, clock, record::Record, remove::Removal};
-use crate::{
-    api::query::Filters,
-    error::{Error, Result},
-};
+use crate::{api::query::Filters, error::Result};
 
 /// What was removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,7 +21,7 @@ impl Engine {
     /// 400 for an unknown filter or a bad `until`.
     pub async fn prune(self: &Arc<Self>, filters: &Filters) -> Result<Pruned> {
         filters.check(&["label", "label!", "until"])?;
-        let until = until(filters)?;
+        let until = filters.until()?;
         let mut pruned = Pruned::default();
         for container in self.all() {
             let record = container.record();
@@ -43,21 +40,6 @@ impl Engine {
         let event = super::events::Event::new(super::events::Kind::Container, "prune", "");
         self.events.publish(event.with("reclaimed", pruned.reclaimed.to_string()));
         Ok(pruned)
-    }
-}
-
-/// `until` as an instant: a time, or a Go duration before now.
-fn until(filters: &Filters) -> Result<Option<i128>> {
-    match filters.get("until") {
-        [] => Ok(None),
-        [one] => clock::parse_api(one)
-            .or_else(|| {
-                clock::parse_duration(one)
-                    .map(|ago| clock::now_nanos() - i128::try_from(ago.as_nanos()).unwrap_or(i128::MAX))
-            })
-            .map(Some)
-            .ok_or_else(|| Error::invalid(format!("failed to parse value as time or duration: {one:?}"))),
-        _ => Err(Error::invalid("more than one until filter specified")),
     }
 }
 

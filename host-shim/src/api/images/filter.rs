@@ -5,13 +5,10 @@ use images::Image;
 use time::OffsetDateTime;
 
 use crate::{
-    api::query::Filters,
-    engine::{Engine, clock},
+    api::query::{Filters, moment},
+    engine::Engine,
     error::{Error, Result},
 };
-
-/// Nanoseconds; Go's durations end at 292 years.
-const LONGEST: i128 = 10_000_000_000_000_000_000;
 
 /// As Go's `path.Match`: `*` stops at a slash.
 const MATCH: MatchOptions = MatchOptions {
@@ -39,7 +36,7 @@ impl<'a> Selection<'a> {
         };
         let (mut before, since) = (created("before")?, created("since")?);
         for text in filters.get("until") {
-            let until = moment(text)?;
+            let until = date(moment(text).map_err(as_moby)?)?;
             before = Some(before.map_or(until, |b| b.min(until)));
         }
         let pattern = |p: &String| Pattern::new(p).map_err(|_| Error::system("syntax error in pattern"));
@@ -83,25 +80,19 @@ impl<'a> Selection<'a> {
     }
 }
 
-/// The filter `until`: seconds, RFC 3339, or a Go duration back from now.
+/// The filter `until` of a prune.
 pub(crate) fn until(filters: &Filters) -> Result<Option<OffsetDateTime>> {
-    match filters.get("until") {
-        [] => Ok(None),
-        [text] => moment(text).map(Some),
-        _ => Err(Error::invalid("more than one until filter specified")),
-    }
+    filters.until().map_err(as_moby)?.map(date).transpose()
 }
 
-fn moment(text: &str) -> Result<OffsetDateTime> {
-    // 500, as moby.
-    let bad = || Error::system(format!("failed to parse value as time or duration: {text:?}"));
-    let nanos = clock::parse_api(text)
-        .or_else(|| {
-            let ago = i128::try_from(clock::parse_duration(text)?.as_nanos()).ok()?;
-            (ago < LONGEST).then(|| clock::now_nanos() - ago)
-        })
-        .ok_or_else(bad)?;
-    OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(|e| bad().because(e))
+fn date(nanos: i128) -> Result<OffsetDateTime> {
+    let failed = |error| Error::system("failed to parse value as time or duration").because(error);
+    OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(failed)
+}
+
+/// 500 for what is no time, as moby answers where it is about images.
+fn as_moby(error: Error) -> Error {
+    Error::system(error.message)
 }
 
 /// `a/b` of `a/b:tag` and `a/b@digest`; a colon before a slash is a port.
