@@ -90,3 +90,47 @@ impl http_body::Body for Upload {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{Request, Response};
+    use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+    use hyper_util::rt::TokioIo;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::UnixStream,
+    };
+
+    use super::*;
+
+    /// A server that refuses without reading, and how much of `sent` bytes a client gets rid of before it reads the answer.
+    async fn refused(extra: &str, sent: usize) -> (std::io::Result<()>, String) {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let service = service_fn(|request: Request<Incoming>| async move {
+            let (head, body) = request.into_parts();
+            drop(Upload::new(Body::new(body), &head.headers, Duration::from_secs(9)));
+            Ok::<_, std::convert::Infallible>(Response::builder().status(409).body(Body::empty()).unwrap())
+        });
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(server), service));
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{extra}Content-Length: 100000000\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        let written = client.write_all(&vec![b'x'; sent]).await;
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer).await.unwrap();
+        (written, String::from_utf8_lossy(&answer).into_owned())
+    }
+
+    /// SPEC A18
+    #[tokio::test]
+    async fn a_client_that_is_refused_early_sees_the_answer_and_not_a_broken_pipe() {
+        let (written, answer) = refused("", 16 << 20).await;
+        written.unwrap();
+        assert_eq!(answer, "HTTP/1.1 409");
+    }
+
+    #[tokio::test]
+    async fn one_that_asked_first_is_not_told_to_go_on() {
+        let (_, answer) = refused("Expect: 100-continue\r\n", 0).await;
+        assert_eq!(answer, "HTTP/1.1 409");
+    }
+}
