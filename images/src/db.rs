@@ -171,6 +171,14 @@ fn open_database(path: &Path) -> Result<Database> {
                 "{} is in use by another daemon: stop that one, or use another ARCA_HOME",
                 path.display()
             )),
+            // redb also calls a file that is none of its own an I/O error.
+            redb::DatabaseError::Storage(redb::StorageError::Io(cause)) if cause.raw_os_error().is_none() => {
+                Error::System(format!(
+                    "cannot open the image database {}: {cause}; it is damaged: move the folder `images` of ARCA_HOME away and \
+                     pull the images again",
+                    path.display()
+                ))
+            }
             redb::DatabaseError::Storage(redb::StorageError::Io(cause)) => Error::io("open", path)(cause),
             other => other.into(),
         })?;
@@ -181,7 +189,8 @@ fn open_database(path: &Path) -> Result<Database> {
         transaction.commit()?;
         Ok::<_, Error>(database)
     };
-    if !path.exists() {
+    // An empty one is as good as none.
+    if fs::metadata(path).map_or_else(|e| e.kind() == io::ErrorKind::NotFound, |found| found.len() == 0) {
         let new = path.with_extension("new");
         match fs::remove_file(&new) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io("remove", &new)(e)),
@@ -356,7 +365,11 @@ mod tests {
         let damaged = |state: &State| state.damaged.iter().cloned().collect::<Vec<_>>();
         assert_eq!(damaged(&state), ["sha256:b", "sha256:c"]);
         for id in ["sha256:b", "sha256:c"] {
-            db.update(|state| Ok(drop(state.images.insert(id.into(), image())))).unwrap();
+            db.update(|state| {
+                state.images.insert(id.into(), image());
+                Ok(())
+            })
+            .unwrap();
         }
         assert!(db.state().damaged.is_empty());
         drop(db);
@@ -373,5 +386,10 @@ mod tests {
         drop(Db::open(&path).unwrap());
         assert!(!path.with_extension("new").exists());
         drop(Db::open(&path).unwrap());
+        fs::write(&path, "").unwrap();
+        drop(Db::open(&path).unwrap());
+        fs::write(&path, "no database at all\n".repeat(1000)).unwrap();
+        let told = Db::open(&path).err().unwrap().to_string();
+        assert!(told.contains("images.redb") && told.contains("move the folder `images`"), "{told}");
     }
 }
