@@ -112,6 +112,16 @@ pub(crate) fn is_lost(status: &Status) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
+    use futures::StreamExt;
+    use tokio::net::TcpListener;
+    use tokio_stream::wrappers::TcpListenerStream;
+    use tonic::{
+        service::Routes,
+        transport::{Endpoint, Server},
+    };
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -127,5 +137,43 @@ mod tests {
         assert!(matches!(refused.await, Err(Error::Rpc(status)) if status.code() == Code::NotFound));
         let silent = call("answer", Duration::from_secs(1), std::future::pending::<Result<Response<()>, _>>);
         assert_eq!(silent.await.unwrap_err().to_string(), "no answer within 1s");
+    }
+    /// A guest behind a TCP socket.
+    struct Listens(String);
+
+    #[async_trait::async_trait]
+    impl Vm for Listens {
+        fn pid(&self) -> u32 {
+            1
+        }
+        fn channel(&self, _port: u32) -> Channel {
+            Endpoint::from_shared(self.0.clone()).unwrap().connect_lazy()
+        }
+        async fn wait(&self) -> String {
+            std::future::pending().await
+        }
+        fn kill(&self) {}
+        fn waits_for_room(&self) -> bool {
+            false
+        }
+        fn condition(&self) -> String {
+            String::new()
+        }
+        fn tail(&self, _lines: usize) -> String {
+            String::new()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_answers_is_asked_over_one_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let vm = Listens(format!("http://{}", listener.local_addr().unwrap()));
+        let (count, connections) = mpsc::channel();
+        let incoming = TcpListenerStream::new(listener).inspect(move |_| count.send(()).unwrap());
+        // It knows none of the calls, and says so: an answer.
+        let server = Server::builder().add_routes(Routes::default()).serve_with_incoming(incoming);
+        tokio::spawn(server);
+        assert!(timeout(Duration::from_secs(12), until_silent(&vm)).await.is_err(), "taken for dead");
+        assert_eq!(connections.try_iter().count(), 1, "for three questions");
     }
 }

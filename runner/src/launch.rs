@@ -226,7 +226,7 @@ impl Handle {
                 match lock::owner(&self.run_dir) {
                     // The next runner of this VM is not the one that is watched.
                     Ok(Some(owner)) if *watched.get_or_insert_with(|| owner.clone()) == owner => {
-                        self.remember()
+                        self.remember();
                     }
                     Ok(_) => return,
                     Err(error) => tracing::debug!(vm = self.vm_id, %error, "cannot look at a runner"),
@@ -366,7 +366,7 @@ mod tests {
         handle.kill().await;
         let ended = timeout(STATUS, async {
             while handle.is_alive() {
-                sleep(RETRY).await
+                sleep(RETRY).await;
             }
         })
         .await;

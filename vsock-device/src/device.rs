@@ -189,11 +189,7 @@ mod tests {
             stopper: EventFd::new(0).unwrap(),
             frontend: None,
             ended: watch::channel(None).1,
-            thread: Some(std::thread::spawn(|| {
-                loop {
-                    std::thread::park()
-                }
-            })),
+            thread: Some(std::thread::spawn(|| std::thread::sleep(100 * PATIENCE))),
         };
         let begin = Instant::now();
         assert!(matches!(hung().stop(), End::Failed(_)));

@@ -229,7 +229,7 @@ mod tests {
         sink.finish().await;
         let text = String::from_utf8(told.await.unwrap()).unwrap();
         let told = "lines of output are missing here: the disk was too slow";
-        assert_eq!(text.matches(told).count(), 1, "{}", &text[text.len().saturating_sub(500)..]);
+        assert_eq!(text.matches(told).count(), 1);
         let whole = text.lines().filter(|entry| entry.contains("xxx")).count();
         assert!((200..).contains(&whole), "{whole}");
     }
