@@ -5,7 +5,7 @@ use std::{
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::{
-        LazyLock, Mutex, PoisonError,
+        Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -14,15 +14,16 @@ use std::{
 
 use serde_json::json;
 use tests::{
-    daemon::Daemon,
+    daemon::{Daemon, Setup},
     docker::{Docker, Output},
     saboteur, strays,
 };
 
-use super::support::{eventually, fresh, name};
+use super::support::{eventually, name};
 
-/// For guests that never answer.
+/// For guests that never answer, and for those that do.
 const SHORT_BOOT: &str = "8s";
+const LONG_BOOT: &str = "90s";
 /// For an answer of a container that has nothing to do with it.
 const BYSTANDER: Duration = Duration::from_secs(20);
 /// For any command on a hostile guest's container: a boot that is waited for, and the deadlines of a few calls.
@@ -30,26 +31,24 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// Memory of the daemon or of a runner, at its highest.
 const MOST_MEMORY: u64 = 256 << 20;
 
+/// A daemon of the test's own with one good container.
 struct World {
     daemon: Daemon,
-    initramfs: PathBuf,
+    /// What the daemon's VMs boot; only one lies there at a time.
+    initramfs: Mutex<PathBuf>,
     good: String,
 }
 
-/// Only one initramfs lies at the configured path at a time.
-static SWITCH: Mutex<()> = Mutex::new(());
-
-static WORLD: LazyLock<World> = LazyLock::new(|| World::new("90s"));
-/// For guests that never answer.
-static HASTY: LazyLock<World> = LazyLock::new(|| World::new(SHORT_BOOT));
-
 impl World {
     fn new(boot: &str) -> Self {
-        let folder = tempfile::Builder::new().prefix("arca-guest").tempdir().unwrap().keep();
-        let initramfs = folder.join("initramfs.cpio");
         saboteur::program().unwrap();
+        let daemon = Daemon::prepare(Setup::default()).unwrap();
+        let initramfs = daemon.home().join("client/initramfs.cpio");
         saboteur::real_initramfs(&initramfs).unwrap();
-        let daemon = fresh(&json!({ "initramfsPath": initramfs, "bootTimeout": boot }));
+        let config = json!({ "initramfsPath": initramfs, "bootTimeout": boot });
+        std::fs::write(daemon.home().join("config.json"), config.to_string()).unwrap();
+        daemon.arca(&["daemon", "start"]).unwrap();
+        daemon.load("busybox").unwrap();
         let good = name("good");
         // A busy machine may need more than one try within that boot timeout.
         for _ in 0..5 {
@@ -59,7 +58,23 @@ impl World {
             }
             let _ = daemon.docker().run(&["rm", "-f", &good]);
         }
-        Self { daemon, initramfs, good }
+        Self { daemon, initramfs: Mutex::new(initramfs), good }
+    }
+
+    /// Does the work for each case, so many at a time, and fails when one does.
+    fn side_by_side<T: Send>(cases: impl IntoIterator<Item = T>, many: usize, work: impl Fn(T) + Sync) {
+        let cases: Vec<T> = cases.into_iter().collect();
+        let cases = Mutex::new(cases.into_iter());
+        let next = || cases.lock().unwrap_or_else(PoisonError::into_inner).next();
+        thread::scope(|scope| {
+            for _ in 0..many {
+                scope.spawn(|| {
+                    while let Some(case) = next() {
+                        work(case);
+                    }
+                });
+            }
+        });
     }
 
     fn docker(&self) -> &Docker {
@@ -85,17 +100,17 @@ impl World {
 }
 
 /// A container in a hostile VM; removed whatever happens.
-struct Hostile {
-    world: &'static World,
+struct Hostile<'a> {
+    world: &'a World,
     name: String,
     run: Option<thread::JoinHandle<Output>>,
 }
 
-impl Hostile {
+impl<'a> Hostile<'a> {
     /// Runs a container in a VM with this initramfs; returns once its PID 1 has said so.
-    fn boot(world: &'static World, mode: &'static str, options: &[&str], command: &str) -> Self {
-        let switch = SWITCH.lock().unwrap_or_else(PoisonError::into_inner);
-        saboteur::initramfs(mode, &world.initramfs).unwrap();
+    fn boot(world: &'a World, mode: &str, options: &[&str], command: &str) -> Self {
+        let initramfs = world.initramfs.lock().unwrap_or_else(PoisonError::into_inner);
+        saboteur::initramfs(mode, &initramfs).unwrap();
         let name = name("hostile");
         let args: Vec<String> = ["run", "-d", "--name", &name]
             .iter()
@@ -103,10 +118,11 @@ impl Hostile {
             .chain(&["busybox", command, "1000"])
             .map(ToString::to_string)
             .collect();
-        let run = thread::spawn(move || world.docker().run_with(&args, Vec::new(), LIMIT));
+        let docker = world.docker().clone();
+        let run = thread::spawn(move || docker.run_with(&args, Vec::new(), LIMIT));
         let greeting = format!("saboteur {mode}");
         eventually(&greeting, LIMIT, || run.is_finished() || consoles_say(world, &name, &greeting));
-        drop(switch);
+        drop(initramfs);
         Self { world, name, run: Some(run) }
     }
 
@@ -131,7 +147,7 @@ impl Hostile {
     }
 }
 
-impl Drop for Hostile {
+impl Drop for Hostile<'_> {
     fn drop(&mut self) {
         if let Some(run) = self.run.take() {
             let _ = run.join();
@@ -170,63 +186,63 @@ fn pids(home: &Path) -> Vec<String> {
     pids
 }
 
-/// SPEC G1, G5, G6
-#[test]
-fn guests_that_do_not_speak_the_protocol() {
-    let world = LazyLock::force(&HASTY);
+/// Sets its flag when it goes: also when an assertion fails.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[track_caller]
+fn run_fails_with_each(modes: &[&str]) {
+    let world = World::new(SHORT_BOOT);
     let done = AtomicBool::new(false);
-    let modes = [
-        "deaf",
-        "silent",
-        "closes",
-        "garbage",
-        "settings",
-        "ping",
-        "continuation",
-        "headers",
-        "giant",
-        "reset",
-        "ends",
-        "console",
-        "dials",
-    ];
     thread::scope(|scope| {
+        let _done = Done(&done);
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 world.others_are_unharmed();
                 thread::sleep(Duration::from_millis(500));
             }
         });
-        let mut under_way: Vec<(&str, Hostile)> = Vec::new();
-        let mut finish = |(mode, mut hostile): (&str, Hostile)| {
+        World::side_by_side(modes, 2, |mode| {
+            let mut hostile = Hostile::boot(&world, mode, &[], "sleep");
             let started = Instant::now();
             let out = hostile.outcome();
             eprintln!("{mode}: {:?} {}", started.elapsed(), out.stderr.trim());
             assert_eq!(out.code, 125, "{mode}: {}", out.stderr);
             assert_eq!(hostile.inspect("{{.State.Running}}"), "false", "{mode}");
             assert_ne!(hostile.inspect("{{.State.Error}}"), "", "{mode}");
-        };
-        for mode in modes {
-            under_way.push((mode, Hostile::boot(world, mode, &[], "sleep")));
-            if under_way.len() == 2 {
-                finish(under_way.remove(0));
-            }
-        }
-        under_way.into_iter().for_each(&mut finish);
-        done.store(true, Ordering::Relaxed);
+        });
     });
     strays::assert_none(&world.daemon, LIMIT);
+}
+
+/// SPEC G1, G5, G6
+#[test]
+fn guests_that_say_nothing_or_anything() {
+    run_fails_with_each(&["deaf", "silent", "garbage", "closes", "console", "ends", "dials"]);
+}
+
+/// SPEC G1, G5, G6
+#[test]
+fn guests_that_do_not_keep_to_http() {
+    run_fails_with_each(&["settings", "ping", "continuation", "headers", "giant", "reset"]);
 }
 
 /// SPEC G2, G5, G6
 #[test]
 fn guests_that_lie_about_processes() {
-    let world = LazyLock::force(&WORLD);
-    // Whether the container must end by itself, and whether `docker run -d` succeeds.
-    for (mode, ends, starts) in [
+    let world = World::new(LONG_BOOT);
+    // Whether the container must end by itself, and whether `docker run -d` succeeds. Those that take longest come first.
+    let modes = [
+        ("mute", true, false),
+        ("streams", true, true),
+        ("acks", true, true),
         ("error", true, false),
         ("lie", true, false),
-        ("mute", true, false),
         ("off", true, false),
         ("exit", true, true),
         ("negative", true, true),
@@ -234,13 +250,13 @@ fn guests_that_lie_about_processes() {
         ("overlap", false, true),
         ("gap", false, true),
         ("edge", false, true),
-        ("streams", true, true),
-        ("acks", true, true),
         ("large", false, true),
-    ] {
-        let mut hostile = Hostile::boot(world, "grpc", &["-i"], mode);
+    ];
+    World::side_by_side(modes, 3, |(mode, ends, starts)| {
+        let mut hostile = Hostile::boot(&world, "grpc", &["-i"], mode);
+        let begin = Instant::now();
         let out = hostile.outcome();
-        eprintln!("{mode}: {} {}", out.code, out.stderr.trim());
+        eprintln!("{mode}: {} after {:?} {}", out.code, begin.elapsed(), out.stderr.trim());
         assert_eq!(out.code == 0, starts, "{mode}: {}", out.stderr);
         if ends {
             eventually(mode, LIMIT, || hostile.inspect("{{.State.Running}}") == "false");
@@ -258,17 +274,18 @@ fn guests_that_lie_about_processes() {
         let started = Instant::now();
         hostile.command(&["rm", "-f", &hostile.name]).ok();
         assert!(started.elapsed() < LIMIT, "{mode}");
+        eprintln!("{mode}: gone after {:?}", begin.elapsed());
         world.others_are_unharmed();
-    }
+    });
     strays::assert_none(&world.daemon, LIMIT);
 }
 
 /// SPEC G3, G5, G6
 #[test]
 fn endless_output_of_a_guest_is_bounded() {
-    let world = LazyLock::force(&WORLD);
+    let world = World::new(LONG_BOOT);
     let options = ["--log-opt", "max-size=1m", "--log-opt", "max-file=2"];
-    let mut hostile = Hostile::boot(world, "grpc", &options, "flood");
+    let mut hostile = Hostile::boot(&world, "grpc", &options, "flood");
     hostile.outcome().ok();
     let limit = Instant::now() + Duration::from_secs(6);
     while Instant::now() < limit {
@@ -287,8 +304,8 @@ fn endless_output_of_a_guest_is_bounded() {
 /// SPEC G4, G5, G6
 #[test]
 fn guests_that_lie_about_their_containers() {
-    let world = LazyLock::force(&WORLD);
-    let mut hostile = Hostile::boot(world, "grpc", &["-i"], "absurd");
+    let world = World::new(LONG_BOOT);
+    let mut hostile = Hostile::boot(&world, "grpc", &["-i"], "absurd");
     hostile.outcome().ok();
     let name = hostile.name.clone();
     let local = tempfile::tempdir().unwrap();
@@ -333,12 +350,12 @@ fn guests_that_lie_about_their_containers() {
 /// SPEC G7
 #[test]
 fn a_guest_that_dies_or_hangs_ends_its_container_with_a_reason() {
-    let world = LazyLock::force(&WORLD);
-    for mode in ["kill", "stop"] {
-        let mut hostile = Hostile::boot(world, mode, &[], "sleep");
+    let world = World::new(LONG_BOOT);
+    World::side_by_side(["stop", "kill"], 2, |mode| {
+        let mut hostile = Hostile::boot(&world, mode, &[], "sleep");
         hostile.outcome().ok();
         assert_eq!(world.docker().run(&["exec", &hostile.name, "echo", "inside"]).ok(), "inside");
-        order(world, &hostile.inspect("{{.Id}}"));
+        order(&world, &hostile.inspect("{{.Id}}"));
         let started = Instant::now();
         let limit = Duration::from_secs(90);
         eventually("the container ends", limit, || hostile.inspect("{{.State.Status}}") == "exited");
@@ -347,12 +364,12 @@ fn a_guest_that_dies_or_hangs_ends_its_container_with_a_reason() {
         assert_ne!(reason, "", "{mode}");
         assert_eq!(hostile.inspect("{{.State.ExitCode}}"), "137");
         world.others_are_unharmed();
-        let switch = SWITCH.lock().unwrap_or_else(PoisonError::into_inner);
-        saboteur::real_initramfs(&world.initramfs).unwrap();
+        let initramfs = world.initramfs.lock().unwrap_or_else(PoisonError::into_inner);
+        saboteur::real_initramfs(&initramfs).unwrap();
         world.docker().run(&["start", &hostile.name]).ok();
-        drop(switch);
+        drop(initramfs);
         assert_eq!(world.docker().run(&["exec", &hostile.name, "echo", "again"]).ok(), "again");
-    }
+    });
     strays::assert_none(&world.daemon, LIMIT);
 }
 
