@@ -1,127 +1,21 @@
-//! Registries that stall, cut, lie and lead astray: each ends with a clear error in a bounded time, and leaves nothing.
+//! Registries that stall, cut and lie: each ends with a clear error in a bounded time, and leaves nothing.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "common/bad.rs"]
+mod bad;
 mod common;
 #[path = "common/raw.rs"]
 mod raw;
 
 use std::{
-    path::Path,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
+use bad::*;
 use common::*;
-use images::{Error, ImageStore, RegistryAuth};
-use raw::{Asked, Raw, Step, answer};
-
-/// A store whose deadlines are short, in the proportions of the real ones.
-fn store(root: &Path) -> ImageStore {
-    let mut options = options(root);
-    options.timeouts.request = Duration::from_millis(700);
-    options.timeouts.stall = Duration::from_millis(300);
-    options.timeouts.window = Duration::from_millis(600);
-    options.timeouts.attempts = 2;
-    ImageStore::open(options).unwrap()
-}
-
-async fn pull(store: &ImageStore, host: &str, auth: Option<RegistryAuth>) -> Result<images::Pulled, Error> {
-    let reference = format!("{host}/a").parse().unwrap();
-    // Whatever a registry does, with these deadlines a pull ends long before.
-    let pull = Box::pin(store.pull(&reference, None, auth, Arc::new(())));
-    tokio::time::timeout(Duration::from_secs(15), pull).await.expect("the pull does not end")
-}
-
-fn image() -> TestImage {
-    let tar = layer("big", &noise(300_000));
-    TestImage::new(vec![(tar.clone(), tar)])
-}
-
-/// What a well-behaved registry without resuming answers.
-fn honest(image: &TestImage, asked: &Asked) -> Vec<Step> {
-    let path = asked.path.as_str();
-    let is = |bytes: &[u8]| path.ends_with(&digest(bytes));
-    if path == "/v2/" {
-        answer("200 OK", "", b"{}")
-    } else if path.ends_with("/manifests/latest") || is(&image.manifest) {
-        answer("200 OK", &format!("Content-Type: {OCI_MANIFEST}\r\n"), &image.manifest)
-    } else if is(&image.config) {
-        answer("200 OK", "", &image.config)
-    } else if is(&image.layers[0].1) {
-        answer("200 OK", "", &image.layers[0].1)
-    } else {
-        answer("404 Not Found", "", b"{}")
-    }
-}
-
-/// The steps of a pull, by the paths that are asked for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Stage {
-    Ping,
-    Manifest,
-    Config,
-    Layer,
-}
-
-const STAGES: [Stage; 4] = [Stage::Ping, Stage::Manifest, Stage::Config, Stage::Layer];
-
-fn stage(image: &TestImage, asked: &Asked) -> Stage {
-    if asked.path == "/v2/" {
-        Stage::Ping
-    } else if asked.path.contains("/manifests/") {
-        Stage::Manifest
-    } else if asked.path.ends_with(&digest(&image.config)) {
-        Stage::Config
-    } else {
-        Stage::Layer
-    }
-}
-
-/// Honest but at one stage.
-async fn bad_at(
-    at: Stage,
-    bad: impl Fn(&TestImage, &Asked, Vec<Step>) -> Vec<Step> + Send + Sync + 'static,
-) -> Raw {
-    let image = image();
-    Raw::start(move |asked| {
-        let good = honest(&image, asked);
-        if stage(&image, asked) == at { bad(&image, asked, good) } else { good }
-    })
-    .await
-}
-
-fn bytes(steps: &[Step]) -> Vec<u8> {
-    match steps {
-        [Step::Send(bytes)] => bytes.clone(),
-        _ => panic!("one answer"),
-    }
-}
-
-/// Neither images nor disks nor half-made files; blobs that are here have their digest.
-async fn nothing_half_made(root: &Path, store: &ImageStore, what: &str) {
-    assert!(store.list().unwrap().is_empty(), "{what}");
-    assert_eq!(files(&root.join("disks")), 0, "{what}");
-    // Writes in blocking threads end a moment later.
-    let emptied = async {
-        while files(&root.join("tmp")) > 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(5), emptied).await.expect(what);
-    for entry in std::fs::read_dir(root.join("blobs/sha256")).unwrap() {
-        let path = entry.unwrap().path();
-        let name = format!("sha256:{}", path.file_name().unwrap().to_str().unwrap());
-        assert_eq!(digest(&std::fs::read(&path).unwrap()), name, "{what}");
-    }
-}
-
-async fn refused(raw: &Raw, what: &str) -> Error {
-    let dir = tempfile::tempdir().unwrap();
-    let store = store(dir.path());
-    let error = pull(&store, &raw.host, None).await.map(|_| ()).expect_err(what);
-    nothing_half_made(dir.path(), &store, what).await;
-    error
-}
+use images::ImageStore;
+use raw::{Raw, Step, answer};
 
 /// SPEC I9
 #[tokio::test(flavor = "multi_thread")]
@@ -211,7 +105,7 @@ async fn cut_at_every_point() {
             })
             .await;
             let dir = tempfile::tempdir().unwrap();
-            let store = store(dir.path());
+            let store = hasty_store(dir.path());
             pull(&store, &raw.host, None).await.unwrap_or_else(|e| panic!("{first} bytes: {e}"));
             assert_eq!(store.list().unwrap().len(), 1);
         }
@@ -296,7 +190,7 @@ async fn endless_answers_are_cut_soon() {
         if at == Stage::Ping {
             // Not read: the pull goes on.
             let dir = tempfile::tempdir().unwrap();
-            pull(&store(dir.path()), &raw.host, None).await.unwrap();
+            pull(&hasty_store(dir.path()), &raw.host, None).await.unwrap();
         } else {
             refused(&raw, &format!("{at:?}")).await;
         }
@@ -327,125 +221,6 @@ async fn come_back_in_a_year() {
             let error = refused(&raw, status).await.to_string();
             assert!(error.contains(status.get(..3).unwrap()), "{at:?}: {error}");
         }
-    }
-}
-
-fn credentials() -> Option<RegistryAuth> {
-    Some(RegistryAuth {
-        username: Some("user".into()),
-        password: Some("secret".into()),
-        ..RegistryAuth::default()
-    })
-}
-
-/// SPEC I12
-#[tokio::test(flavor = "multi_thread")]
-async fn credentials_stay_at_the_registry() {
-    // The blobs are elsewhere, and elsewhere asks for a password.
-    let elsewhere = Raw::start(|asked| {
-        if asked.path.starts_with("/token") {
-            return answer("200 OK", "", br#"{"token":"theirs"}"#);
-        }
-        let own = asked.header("host").unwrap_or_default();
-        let challenge = format!("WWW-Authenticate: Bearer realm=\"http://{own}/token\"\r\n");
-        answer("401 Unauthorized", &challenge, b"{}")
-    })
-    .await;
-    let (image, host) = (image(), elsewhere.host.clone());
-    let raw = Raw::start(move |asked| {
-        if asked.header("authorization") != Some("Basic dXNlcjpzZWNyZXQ=") {
-            return answer("401 Unauthorized", "WWW-Authenticate: Basic realm=\"x\"\r\n", b"{}");
-        }
-        if asked.path.contains("/blobs/") {
-            let to = format!("Location: http://{host}{}\r\n", asked.path);
-            return answer("307 Temporary Redirect", &to, b"");
-        }
-        honest(&image, asked)
-    })
-    .await;
-    let dir = tempfile::tempdir().unwrap();
-    let error = pull(&store(dir.path()), &raw.host, credentials()).await.unwrap_err();
-    assert_eq!(error.kind(), images::ErrorKind::Unauthorized, "{error}");
-    let asked = elsewhere.asked.lock().unwrap().clone();
-    assert!(!asked.is_empty());
-    assert!(asked.iter().all(|asked| asked.header("authorization").is_none()), "{asked:?}");
-    assert!(asked.iter().all(|asked| !asked.head.contains("dXNlcjpzZWNyZXQ=")), "{asked:?}");
-    // A token service that sends the secret on.
-    let host = elsewhere.host.clone();
-    let service = Raw::start(move |asked| {
-        answer("307 Temporary Redirect", &format!("Location: http://{host}/token{}\r\n", asked.path), b"")
-    })
-    .await;
-    let realm = service.host.clone();
-    let raw = Raw::start(move |_| {
-        let challenge = format!("WWW-Authenticate: Bearer realm=\"http://{realm}/t\",service=\"s\"\r\n");
-        answer("401 Unauthorized", &challenge, b"{}")
-    })
-    .await;
-    let token = RegistryAuth { identity_token: Some("the-secret".into()), ..RegistryAuth::default() };
-    for auth in [credentials(), Some(token)] {
-        let error = pull(&store(dir.path()), &raw.host, auth).await.unwrap_err();
-        assert!(error.to_string().contains("credentials to another host"), "{error}");
-    }
-    assert_eq!(elsewhere.requests("/token"), 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn redirects_that_lead_nowhere() {
-    for (to, text) in [
-        ("file:///etc/passwd", "302 Found"),
-        ("ftp://127.0.0.1/x", "refused a redirect"),
-        ("http://127.0.0.1:1/x", "connection refused"),
-        ("/v2/a/manifests/latest", "stopped after 10 redirects"),
-    ] {
-        let raw =
-            bad_at(Stage::Manifest, move |_, _, _| answer("302 Found", &format!("Location: {to}\r\n"), b""))
-                .await;
-        let error = refused(&raw, to).await.to_string();
-        assert!(error.contains(text), "{to}: {error}");
-        assert!(raw.requests("/v2/a/manifests") <= 11);
-    }
-    for to in ["", "http://", "http://[::1", "\u{1}"] {
-        let raw =
-            bad_at(Stage::Manifest, move |_, _, _| answer("302 Found", &format!("Location: {to}\r\n"), b""))
-                .await;
-        refused(&raw, to).await;
-    }
-}
-
-/// SPEC I12
-#[tokio::test(flavor = "multi_thread")]
-async fn token_services_that_misbehave() {
-    // Never satisfied: the token is asked for twice, no more.
-    type Script = fn() -> Vec<Step>;
-    let scripts: [(&str, Script); 6] = [
-        ("never content", || answer("200 OK", "", br#"{"token":"good"}"#)),
-        ("megabytes", || {
-            let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
-            vec![
-                Step::Send(head),
-                Step::Endless(format!("10000\r\n{}\r\n", "x".repeat(1 << 16)).into_bytes()),
-            ]
-        }),
-        ("stalls", || {
-            vec![Step::Send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{".to_vec()), Step::Stall]
-        }),
-        ("no token", || answer("200 OK", "", b"{}")),
-        ("a line break in the token", || answer("200 OK", "", br#"{"token":"a\r\nX: y"}"#)),
-        ("no JSON", || answer("200 OK", "", b"<html>")),
-    ];
-    for (what, script) in scripts {
-        let service = Raw::start(move |_| script()).await;
-        let realm = service.host.clone();
-        let raw = Raw::start(move |_| {
-            let challenge = format!("WWW-Authenticate: Bearer realm=\"http://{realm}/t\"\r\n");
-            answer("401 Unauthorized", &challenge, b"{}")
-        })
-        .await;
-        let error = refused(&raw, what).await;
-        assert!(service.requests("/t") <= 2, "{what}: {error}");
-        assert!(raw.requests("/v2/a/") <= 3, "{what}: {error}");
-        assert!(service.sent.load(Ordering::SeqCst) < 16 << 20, "{what}");
     }
 }
 

@@ -128,10 +128,14 @@ fn the_control_port_is_out_of_reach() {
     let script = "for cid in 0 1 2 3 4 4294967295; do /saboteur vsock $cid 5555; done";
     let container = Container::run("vsock", &[], &["sleep", "1000"]);
     assert_eq!(container.sh(script).ok(), "halves 1\nsocket 1\n".repeat(6).trim_end());
+    // Rights of an exec do not lift the container's filter, as with dockerd.
+    let said = docker().run(&["exec", "--privileged", &container.0, "sh", "-c", script]);
+    assert_eq!(said.ok(), "halves 1\nsocket 1\n".repeat(6).trim_end());
     // Whoever may open such sockets finds nobody at the other end: PID 1 listens to the host, the host to nobody.
     for option in ["--security-opt=seccomp=unconfined", "--privileged"] {
         let container = Container::run("vsock", &[option], &["sleep", "1000"]);
-        let said = docker().run(&["exec", "--privileged", &container.0, "sh", "-c", script]);
+        assert_eq!(container.sh("grep Seccomp: /proc/self/status").ok(), "Seccomp:\t0");
+        let said = container.sh(script);
         let said = said.ok().to_owned();
         assert_eq!(said.matches("socket 0").count(), 6, "{option}: {said}");
         assert_eq!(said.matches("connect").count(), 6, "{option}: {said}");
@@ -385,6 +389,12 @@ fn tables_of_many_processes_are_bounded() {
     let top = docker().run_with(&["top", &container.0], Vec::new(), Duration::from_secs(60));
     assert!(top.code == 0 && top.stdout.len() < 8 << 20, "{} bytes, {}", top.stdout.len(), top.stderr);
     assert!(top.stdout.lines().count() > 2000);
+    // Who enters such a crowd is helped to the start, and then has the priority it asked for.
+    std::thread::scope(|scope| {
+        let nice = scope.spawn(|| container.exec(&["nice", "-n", "19", "sh", "-c", "sleep 7; nice"]));
+        assert_eq!(container.sh("sleep 7; nice").ok(), "0");
+        assert_eq!(nice.join().unwrap().ok(), "19");
+    });
     container.is_contained();
 }
 
