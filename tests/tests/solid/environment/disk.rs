@@ -11,6 +11,7 @@ use std::{
 use serde_json::{Value, json};
 use tests::{
     daemon::{Daemon, Setup},
+    vm::{Vm, signal},
     wait::eventually,
 };
 
@@ -199,7 +200,7 @@ fn a_daemon_that_cannot_start_on_a_full_disk_says_so_on_the_terminal() {
     daemon.arca(&["daemon", "start"]).unwrap();
 }
 
-/// SPEC E6
+/// SPEC E6, V2
 #[test]
 fn a_container_that_fills_the_hosts_disk_waits_until_there_is_room() {
     let Some(disk) = Disk::mount(128) else { return };
@@ -222,7 +223,7 @@ fn a_container_that_fills_the_hosts_disk_waits_until_there_is_room() {
     assert_eq!(now.ok(), "running:0:", "{}\n{}", docker.sh("logs writer").stderr, told());
     assert_eq!(docker.sh("logs writer").ok(), "");
 
-    disk.remount("size=512m");
+    disk.remount("size=256m");
     eventually("the VM goes on", Duration::from_secs(120), || {
         docker.sh("logs writer").stdout.contains("25165824")
     });
@@ -233,6 +234,19 @@ fn a_container_that_fills_the_hosts_disk_waits_until_there_is_room() {
     docker.sh("restart -t 1 writer").ok();
     let again = docker.sh("exec writer head -c 25165824 /data");
     assert_eq!(again.code, 0);
+
+    // A QEMU that hangs while there is no room is ended like any other: it does not wait for room.
+    let waits = "the host's disk is full: the VM waits";
+    let before = told().matches(waits).count();
+    let more = "while :; do head -c 1048576 /dev/urandom >>/data; sync; done";
+    docker.run(&["exec", "-d", "writer", "sh", "-c", more]).ok();
+    disk.fill();
+    eventually("the VM waits again", Duration::from_secs(90), || told().matches(waits).count() > before);
+    signal(Vm::of(&daemon, "writer").qemu, "STOP");
+    let state =
+        || docker.sh("inspect -f {{.State.Status}}:{{.State.ExitCode}}:{{.State.Error}} writer").stdout;
+    eventually("the VM is ended", Duration::from_secs(90), || state().starts_with("exited:137:"));
+    assert!(state().contains("the guest did not answer for 30s: QEMU is stopped"), "{}", state());
 }
 
 /// SPEC E7
