@@ -169,7 +169,7 @@ fn fitting(all: &BTreeMap<String, String>, mut room: usize) -> impl Iterator<Ite
     if all.iter().map(size).sum::<usize>() > room {
         entries.sort_by_key(|entry| size(*entry));
         entries.retain(|entry| {
-            room = room.checked_sub(size(*entry)).unwrap_or_default();
+            room = room.saturating_sub(size(*entry));
             room > 0
         });
     }
