@@ -30,6 +30,8 @@ pub(crate) fn calm_down(pid: Pid) -> io::Result<()> {
     // SAFETY: sched_getattr(2) writes at most SIZE bytes to the attributes, which live through the call.
     check(unsafe { libc::syscall(libc::SYS_sched_getattr, pid, &raw mut attributes, SIZE, 0) })?;
     attributes.size = SIZE;
+    // Newer kernels tell the length of a turn here, and would fix it.
+    attributes.sched_runtime = 0;
     attributes.sched_flags &= !NOT_INHERITED;
     attributes.sched_nice = own(attributes.sched_nice);
     set(pid, &attributes)

@@ -15,6 +15,7 @@ pub(crate) fn main(tool: &str, args: &[String]) {
         "fds" => fds(),
         "open" => println!("{}", said(&File::options().read(true).open(arg(0)))),
         "write" => println!("{}", said(&File::options().write(true).open(arg(0)))),
+        "nice" => nice(arg(0).parse().unwrap()),
         "swap" => swap(arg(0), arg(1)),
         "eat" => eat(),
         "forks" => forks(),
@@ -73,6 +74,15 @@ fn fds() {
             println!("{fd} {}", target.display());
         }
     }
+}
+
+/// Adds to its niceness, and says later what it is.
+fn nice(by: i32) {
+    // SAFETY: nice(2) and getpriority(2) with integers.
+    unsafe { libc::nice(by) };
+    std::thread::sleep(Duration::from_secs(7));
+    // SAFETY: as above.
+    println!("{}", unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) });
 }
 
 /// Swaps two names for ever.
