@@ -93,6 +93,10 @@ fn running_containers_are_adopted_and_everything_works() {
     // What it wrote meanwhile is there, once; what it writes now follows.
     let follow = daemon.docker().background(&["logs", "-f", "web"]).unwrap();
     let mut attached = daemon.docker().background(&["attach", "--sig-proxy=false", "web"]).unwrap();
+    // The CLI looks first whether it is paused.
+    let attaches =
+        "events --since 10m --until 0s --filter container=web --filter event=attach --format {{.Action}}";
+    eventually("it is attached", SOON, || !docker(attaches).is_empty());
     assert!(attached.is_running());
     docker("pause web");
     assert_eq!(inspect(&daemon, "web")["State"]["Status"], "paused");
