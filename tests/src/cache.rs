@@ -49,3 +49,13 @@ pub fn docker_cli() -> PathBuf {
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join("docker").is_file()));
     if on_path { PathBuf::from("docker") } else { dir().join("tools/docker-cli/usr/bin/docker") }
 }
+
+/// Copies a program that is to be run at once. `cp` does it: with a file that this process has open for writing, a child that
+/// another thread starts just then would hold it open too, and the kernel runs no such program (`ETXTBSY`).
+///
+/// # Errors
+/// When it cannot be copied.
+pub fn copy_program(from: &Path, to: &Path) -> std::io::Result<()> {
+    let done = std::process::Command::new("cp").arg("--").args([from, to]).status()?;
+    if done.success() { Ok(()) } else { Err(std::io::Error::other(format!("cp {}: {done}", from.display()))) }
+}

@@ -48,7 +48,7 @@ impl User {
             (cache::current().join("bzImage"), "bzImage"),
             (cache::current().join("initramfs.cpio"), "initramfs.cpio"),
         ] {
-            fs::copy(from, folder.path().join(name)).unwrap();
+            cache::copy_program(&from, &folder.path().join(name)).unwrap();
             fs::set_permissions(folder.path().join(name), open.clone()).unwrap();
         }
         let uid = if root { UID } else { fs::metadata(folder.path()).unwrap().uid() };

@@ -111,7 +111,7 @@ fn without_mke2fs_create_says_which_package_has_it() {
 fn a_daemon_goes_on_when_its_program_is_replaced_or_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let arca = dir.path().join("arca");
-    fs::copy(cache::arca(), &arca).unwrap();
+    cache::copy_program(&cache::arca(), &arca).unwrap();
     let daemon = prepare(Setup { config: json!({}), arca: Some(arca.clone()), ..Setup::default() });
     works(&daemon);
     let docker = daemon.docker();
@@ -124,7 +124,7 @@ fn a_daemon_goes_on_when_its_program_is_replaced_or_deleted() {
     assert_eq!(docker.sh("run -d --name victim busybox sleep 600").code, 0);
     assert_eq!(docker.sh("exec victim echo deleted").ok(), "deleted");
     // The next version takes over what the last one started.
-    fs::copy(cache::arca(), &arca).unwrap();
+    cache::copy_program(&cache::arca(), &arca).unwrap();
     daemon.arca(&["daemon", "stop"]).unwrap();
     daemon.arca(&["daemon", "start"]).unwrap();
     assert_eq!(docker.sh("exec victim echo adopted").ok(), "adopted");
