@@ -40,7 +40,7 @@ impl Default for Limits {
             header_count: 500,
             json_bytes: 4 << 20,
             json_time: Duration::from_secs(60),
-            stall: Duration::from_secs(300),
+            stall: crate::engine::archive::STALL,
             drain: Duration::from_secs(2),
         }
     }

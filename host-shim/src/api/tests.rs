@@ -1,6 +1,6 @@
 //! The API over a real unix socket.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{body::Body, http::Request};
 use bytes::Bytes;
@@ -31,22 +31,16 @@ pub(crate) async fn engine() -> (TempDir, Arc<Engine>) {
     let dir = tempfile::tempdir().unwrap();
     let mut home = Home::new(dir.path()).unwrap();
     home.furnish().unwrap();
-    let nowhere = || PathBuf::from("/nonexistent");
-    let machine = Machine {
-        arca: nowhere(),
-        kernel: nowhere(),
-        initramfs: nowhere(),
-        qemu: nowhere(),
-        accelerator: runner::Accelerator::Tcg,
-        accelerator_note: None,
-        cpus: 1,
-        memory_mib: 512,
-    };
     let images = Arc::new(images::ImageStore::open(images::Options::new(home.images())).unwrap());
-    let engine =
-        Engine::start(home, Config::default(), machine, images, tokio::time::Instant::now() + engine::START)
-            .await
-            .unwrap();
+    let engine = Engine::start(
+        home,
+        Config::default(),
+        Machine::nowhere(),
+        images,
+        tokio::time::Instant::now() + engine::START,
+    )
+    .await
+    .unwrap();
     (dir, engine)
 }
 

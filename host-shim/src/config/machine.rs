@@ -38,6 +38,22 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// One that boots nothing, for tests without VMs.
+    #[cfg(test)]
+    pub(crate) fn nowhere() -> Self {
+        let nowhere = || PathBuf::from("/nonexistent");
+        Self {
+            arca: nowhere(),
+            kernel: nowhere(),
+            initramfs: nowhere(),
+            qemu: nowhere(),
+            accelerator: Accelerator::Tcg,
+            accelerator_note: None,
+            cpus: 1,
+            memory_mib: 512,
+        }
+    }
+
     /// Looks everything up and picks the accelerator (boots a test VM where KVM might work: up to 10 s).
     ///
     /// # Errors

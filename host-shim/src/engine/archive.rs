@@ -25,8 +25,8 @@ const IDLE: Duration = Duration::from_secs(5);
 const ARCHIVE: Duration = Duration::from_secs(60);
 /// Parts of an archive on their way to a slow client.
 const PARTS: usize = 4;
-/// Longest pause of a client that is sent an archive, as `Limits::stall`: nothing else can use an unseen VM meanwhile.
-const STALL: Duration = Duration::from_secs(300);
+/// Longest pause of a client that is sent an archive, or sends a body: nothing else can use an unseen VM meanwhile.
+pub(crate) const STALL: Duration = Duration::from_secs(300);
 /// Longest wait for the files of a container that somebody else uses.
 const LOCK: Duration = Duration::from_secs(60);
 /// Memory for the changes of a container, and of each beside its path; arca-init itself lists fewer.

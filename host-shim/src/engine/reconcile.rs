@@ -227,18 +227,17 @@ impl Engine {
 
     /// Who lives for a container. Silent is only one whose container runs; any other is killed in the end.
     async fn patiently(&self, container: &Container) -> Found {
-        for _ in 1..TRIES {
+        let mut tries = 1..TRIES;
+        loop {
             match self.living(container).await {
-                Found::Silent(_) if !container.status().is_running() => {}
+                Found::Silent(handle) if !container.status().is_running() => {
+                    if tries.next().is_none() {
+                        handle.kill_because("a runner that should have nothing to do does not answer").await;
+                        return Found::Nobody;
+                    }
+                }
                 found => return found,
             }
-        }
-        match self.living(container).await {
-            Found::Silent(handle) => {
-                handle.kill_because("a runner that should have nothing to do does not answer").await;
-                Found::Nobody
-            }
-            found => found,
         }
     }
 

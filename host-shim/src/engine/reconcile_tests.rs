@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     sync::Arc,
     time::Duration,
@@ -69,27 +69,13 @@ impl Left {
     }
 
     async fn start_by(&self, deadline: Instant) -> Arc<Engine> {
-        Engine::start(self.home.clone(), Config::default(), self.machine(), self.images(), deadline)
+        Engine::start(self.home.clone(), Config::default(), Machine::nowhere(), self.images(), deadline)
             .await
             .unwrap()
     }
 
     fn images(&self) -> Arc<images::ImageStore> {
         Arc::new(images::ImageStore::open(images::Options::new(self.home.images())).unwrap())
-    }
-
-    fn machine(&self) -> Machine {
-        let nowhere = || PathBuf::from("/nonexistent");
-        Machine {
-            arca: nowhere(),
-            kernel: nowhere(),
-            initramfs: nowhere(),
-            qemu: nowhere(),
-            accelerator: runner::Accelerator::Tcg,
-            accelerator_note: None,
-            cpus: 1,
-            memory_mib: 512,
-        }
     }
 }
 
@@ -208,7 +194,7 @@ async fn files_of_containers_are_put_aside_before_there_is_a_database() {
     left.file("c1", "disk.img", "all that somebody has");
     // The daemon is killed, or refuses, at any later moment of its start: here at once, as the database cannot be made.
     fs::create_dir(left.home.store().with_extension("new")).unwrap();
-    let machine = left.machine();
+    let machine = Machine::nowhere();
     let deadline = Instant::now() + START;
     let (home, images) = (left.home.clone(), left.images());
     Engine::start(home, Config::default(), machine, images, deadline).await.unwrap_err();
