@@ -76,7 +76,14 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         }],
         sysctls: [("a".to_owned(), "1".to_owned())].into(),
         resources: Some(sandbox::Resources { memory: Some(-1), cpu_quota_us: Some(5), ..Default::default() }),
-        devices: vec![sandbox::Device { path: "/dev/null".into(), kind: 0, major: 1, minor: 3, mode: 0o666 }],
+        devices: vec![sandbox::Device {
+            path: "/dev/null".into(),
+            kind: 0,
+            major: 1,
+            minor: 3,
+            mode: 0o666,
+            permissions: "rw".into(),
+        }],
         ..Default::default()
     };
     let stats = sandbox::StatsResponse {
